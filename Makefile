@@ -1,0 +1,54 @@
+# `make` alone lists the targets. Everything runs in .venv, which is made on first use.
+SEED ?= 42
+RUN ?= runs/aha-seed$(SEED)
+PYTHON ?= python3
+BASE := assets/tiny-countdown-base
+BIN := .venv/bin
+# Two threads per process are the most that a 1 M parameter model makes use of.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help aha report test test-fast lint base install install-dev clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+aha: .venv/.installed ## train the tiny policy with GRPO on this CPU, compare it with its base, write the report
+	$(BIN)/python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --output_dir $(RUN) --seed $(SEED)
+	$(BIN)/python scripts/evaluate.py $(BASE) $(RUN) --out $(RUN)/evaluation.json
+	$(BIN)/python scripts/report.py $(RUN)
+
+report: .venv/.installed ## write the report of RUN again
+	$(BIN)/python scripts/report.py $(RUN)
+
+test: .venv/.installed-dev lint ## all checks: style, types, every test (15 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-fast: .venv/.installed-dev ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/.installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+base: .venv/.installed ## pretrain the tiny base again (about 30 minutes) into runs/tiny-base
+	$(BIN)/python scripts/train_tiny_base.py --out runs/tiny-base
+
+install: .venv/.installed ## make .venv and install what `make aha` needs
+install-dev: .venv/.installed-dev ## ... and what the tests need
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Mini-R1 needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	@touch $@
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
