@@ -1,0 +1,58 @@
+"""Progress of a run as a person wants to see it: one bar with rate and time left, and the solve rate as it goes."""
+
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import IntervalStrategy
+
+SOLVED, FORMAT, LENGTH, ATTEMPTS = (
+    "rewards/equation_reward_func/mean",
+    "rewards/format_reward_func/mean",
+    "completions/mean_length",
+    "thinking/attempts",
+)
+
+
+class SolveRateProgress(ProgressCallback):
+    """Transformers' bar, with the policy's figures beside it instead of one printed dictionary a step."""
+
+    training_bar: Any
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("GRPO")
+            self.training_bar.update(state.global_step)  # a resumed run starts where it stopped
+            self.current_step = state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        if f"eval_{SOLVED}" in logs:
+            self._write(f"step {state.global_step:>4}: held-out {_summary(logs, 'eval_')}")
+        elif SOLVED in logs and self.training_bar is not None:
+            self.training_bar.set_postfix_str(_summary(logs, ""), refresh=True)
+            if args.logging_strategy == IntervalStrategy.STEPS and state.global_step % 10 == 0:
+                self._write(f"step {state.global_step:>4}: training {_summary(logs, '')}")
+
+    def _write(self, line: str) -> None:
+        if self.training_bar is not None:
+            self.training_bar.write(line)
+        else:
+            print(line, flush=True)
+
+
+def _summary(logs: dict[str, Any], prefix: str) -> str:
+    solved, correct_form, length = (logs.get(prefix + key) or 0.0 for key in (SOLVED, FORMAT, LENGTH))
+    attempts = logs.get(prefix + ATTEMPTS) or 0.0
+    return f"solved {solved:.1%}, format {correct_form:.1%}, {length:.0f} tokens, {attempts:.1f} attempts"

@@ -1,0 +1,104 @@
+"""A recipe: one YAML file with everything that a run is made of, checked before any time is spent.
+
+Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArguments` below; the command line overrides
+them.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from mini_r1.countdown import DEFAULT_DATASET
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be run; the message names the value, what is allowed and the fix."""
+
+
+@dataclass
+class ScriptArguments:
+    """What Mini-R1 adds to the keys of TRL: the puzzles, the prompt's limit and the samples kept."""
+
+    dataset_id_or_path: str = field(
+        default=DEFAULT_DATASET,
+        metadata={"help": "Hub id, local folder or JSON/JSONL/CSV/Parquet file, or generated:WORLD"},
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split of the Hub dataset or folder to use"})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the Hub dataset"})
+    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Tokenizer, if not the model's own"})
+    max_samples: int = field(
+        default=50_000, metadata={"help": "Puzzles used, before the split; a smaller set is whole"}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of the choice and the split of the puzzles"})
+    test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
+    max_prompt_length: int = field(default=256, metadata={"help": "Longer prompts are dropped, in tokens"})
+    eval_puzzles: int = field(default=256, metadata={"help": "Held-out puzzles per evaluation during the run"})
+    samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
+
+
+def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
+    """Read `--config FILE` and the overrides that follow it (default: the command line).
+
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key or a value out of range.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _check_config_file(arguments)
+    kinds: Any = (ScriptArguments, GRPOConfig, ModelConfig)  # TRL types a tuple as one class
+    parser = TrlParser(kinds)
+    try:
+        script, training, model = parser.parse_args_and_config(arguments)
+    except ValueError as error:
+        raise RecipeError(f"the recipe can't be used: {error}") from error
+    _check_values(script, training, model)
+    return script, training, model
+
+
+def _check_config_file(arguments: Sequence[str]) -> None:
+    if "--config" not in arguments:
+        return
+    position = list(arguments).index("--config") + 1
+    if position == len(arguments):
+        raise RecipeError("--config needs the path of a recipe, such as receipes/grpo-tiny-countdown.yaml")
+    if not Path(arguments[position]).is_file():
+        known = ", ".join(sorted(str(path) for path in Path("receipes").glob("*.yaml"))) or "none in ./receipes"
+        raise RecipeError(f"there is no recipe {arguments[position]!r}; recipes here: {known}")
+
+
+def _check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> None:
+    if not model.model_name_or_path:
+        raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
+    if not 0 < script.test_size < 1:
+        raise RecipeError(f"test_size={script.test_size} is not between 0 and 1: use 0.1 to hold out a tenth")
+    for name in ("max_samples", "max_prompt_length", "eval_puzzles"):
+        if getattr(script, name) < 1:
+            raise RecipeError(f"{name}={getattr(script, name)} is not a positive whole number")
+    if script.samples_per_step < 0:
+        raise RecipeError(f"samples_per_step={script.samples_per_step} is negative: use 0 to keep no samples")
+    if training.resume_from_checkpoint and not Path(training.resume_from_checkpoint).is_dir():
+        raise RecipeError(
+            f"resume_from_checkpoint={training.resume_from_checkpoint!r} is no folder: give a checkpoint-N folder, or "
+            f"leave it out to go on from the last one in {training.output_dir!r}"
+        )
+
+
+def attention_implementation(wanted: str | None) -> tuple[str | None, str | None]:
+    """The attention to load the model with, and a line to log if it is not the one wanted.
+
+    FlashAttention 2 needs a compiler and a GPU to install, so a machine without it falls back to PyTorch's own.
+    """
+    if wanted == "flash_attention_2" and find_spec("flash_attn") is None:
+        return "sdpa", "flash-attn is not installed: using PyTorch's sdpa attention (same results, a little slower)"
+    return wanted, None
+
+
+def model_init_kwargs(model: ModelConfig) -> tuple[dict[str, Any], str | None]:
+    """What GRPOTrainer must hand to `from_pretrained`: it takes only the model's name from us otherwise."""
+    attention, note = attention_implementation(model.attn_implementation)
+    kwargs = {"revision": model.model_revision, "attn_implementation": attention, "dtype": model.dtype}
+    return kwargs, note

@@ -1,0 +1,29 @@
+"""Train a policy with GRPO on the Countdown game, rewarded by rules alone.
+
+Differs from TRL's own example in what surrounds the trainer: a prefilled R1 prompt, an exact verifier for the reward, a
+split that no puzzle crosses, held-out evaluation, samples kept on disk, and a run that always goes on where it stopped.
+
+A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
+Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learning_rate 1e-4 --max_steps 20
+"""
+
+import logging
+import sys
+
+from mini_r1.recipe import RecipeError, parse_recipe
+from mini_r1.training import run
+
+
+def main() -> int:
+    """Parse, train, and return the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        script, training, model = parse_recipe()
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run(script, training, model)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
