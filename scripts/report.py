@@ -1,0 +1,38 @@
+"""Show what a run did: plots and one page that can be opened from the disk or mailed.
+
+Reads trainer_state.json in the run's folder and, where they exist, evaluation.json and run.json; writes report/ there.
+
+    python scripts/report.py runs/aha
+
+takes a few seconds, needs no GPU and no network, and can be run again at any time.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mini_r1.report import write_report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the output folder of a run")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report, print the paths; return the exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        paths = write_report(args.run_dir)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*paths, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
