@@ -13,7 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
-from mini_r1.countdown import WORLDS, generate_puzzles
+from mini_r1.countdown import World, generate_puzzles
 from mini_r1.evaluation import EvaluationSettings, evaluate, format_table, render_prompts, score, summarise
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.sampling import Completion, generate_completions
@@ -21,7 +21,7 @@ from mini_r1.tiny_base import build_model
 from mini_r1.tiny_tokenizer import build_tokenizer
 
 SHORT = EvaluationSettings(samples=4, max_completion_length=16, batch_size=7)
-PUZZLES = generate_puzzles(8, seed=0, world=WORLDS["tiny"])
+PUZZLES = generate_puzzles(8, seed=0, world=World((3, 4), (1, 99), (1, 100), "+-*/", 200))  # prompts of two lengths
 
 
 @pytest.fixture(scope="module")
