@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
 from mini_r1.countdown import load_countdown, split_train_test
-from mini_r1.interrupts import EXIT_STATUS, StopOnSignal
+from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, model_init_kwargs
@@ -129,14 +129,13 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     writes = training.process_index == 0
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(resumed_at)
-    stop = StopOnSignal()
-    stop.install()
+    stop = StopRequest().install()
     trainer = build_trainer(script, training, model, recorder)
-    trainer.add_callback(stop)
+    trainer.add_callback(StopOnRequest(stop))
     trainer.train(resume_from_checkpoint=checkpoint)
     if stop.received is not None:
         print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
-        return EXIT_STATUS[stop.received]
+        return stop.exit_status
     _finish(trainer, script, model, time.monotonic() - started)
     return 0
 

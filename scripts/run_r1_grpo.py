@@ -10,6 +10,9 @@ Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learnin
 import logging
 import sys
 
+import datasets
+import transformers
+
 from mini_r1.recipe import RecipeError, parse_recipe
 from mini_r1.training import run
 
@@ -17,6 +20,8 @@ from mini_r1.training import run
 def main() -> int:
     """Parse, train, and return the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
+    transformers.logging.disable_progress_bar()
     try:
         script, training, model = parse_recipe()
     except RecipeError as error:

@@ -3,7 +3,7 @@
 Differs from a textbook pretraining in that the corpus is written on the fly (batch k is a function of the seed and k),
 and that the puzzles are the training side of the very split that GRPO uses, so the held-out ones stay unseen.
 
-As shipped (about 35 minutes on 2 cores):  python scripts/train_tiny_base.py --out runs/tiny-base
+As shipped (about 17 minutes on 2 cores):  python scripts/train_tiny_base.py --out runs/tiny-base
 A reduced one (about a minute):            python scripts/train_tiny_base.py --out runs/tiny-base-small --steps 100
 
 Ctrl-C and SIGTERM leave OUT/checkpoint.pt; the same command goes on from there.
@@ -11,12 +11,10 @@ Ctrl-C and SIGTERM leave OUT/checkpoint.pt; the same command goes on from there.
 
 import argparse
 import json
-import logging
 import random
-import signal
+import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -24,7 +22,9 @@ from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 from mini_r1.countdown import load_countdown, split_train_test
+from mini_r1.interrupts import StopRequest, leave_signals_to_parent
 from mini_r1.tiny_base import (
+    Batch,
     Corpus,
     CorpusConfig,
     arithmetic_accuracy,
@@ -53,35 +53,44 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(
-    model: Qwen2ForCausalLM, corpus: Corpus, optimizers: list[torch.optim.Optimizer], out: Path, compiled: bool
-) -> None:
-    """Run the steps that are left, with a checkpoint every `SAVE_EVERY` steps and on an interrupt."""
-    checkpoint = out / CHECKPOINT
-    first = _resume(checkpoint, model, optimizers)
+    model: Qwen2ForCausalLM,
+    corpus: Corpus,
+    optimizers: list[torch.optim.Optimizer],
+    checkpoint: Path,
+    stop: StopRequest,
+    compiled: bool,
+) -> int:
+    """Run the steps that are left, with a checkpoint every `SAVE_EVERY` steps and on an interrupt; return the steps."""
+    step = _resume(checkpoint, model, optimizers)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     forward = torch.compile(model) if compiled else model
-    loader = DataLoader(Subset(corpus, range(first, len(corpus))), batch_size=None, num_workers=1, prefetch_factor=8)
-    bar = tqdm(loader, initial=first, total=len(corpus), desc="pretraining", unit="step", smoothing=0.05)
-    step = first
-    try:
-        for token_ids, labels in bar:
-            _set_learning_rate(optimizers, peaks, schedule(step, len(corpus)))
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = forward(input_ids=token_ids, use_cache=False).logits
-            loss = next_token_loss(logits, labels)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            step += 1
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{loss.item():.3f}")
-            if step % SAVE_EVERY == 0:
-                _save(checkpoint, model, optimizers, peaks, step)
-    except KeyboardInterrupt:
-        _save(checkpoint, model, optimizers, peaks, step)
-        raise SystemExit(f"stopped at step {step}; the same command goes on from {checkpoint}") from None
+    loader: DataLoader[Batch] = DataLoader(
+        Subset(corpus, range(step, len(corpus))),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=8,
+        worker_init_fn=leave_signals_to_parent,
+    )
+    bar = tqdm(loader, initial=step, total=len(corpus), desc="pretraining", unit="step", smoothing=0.05)
+    for token_ids, labels in bar:
+        _set_learning_rate(optimizers, peaks, schedule(step, len(corpus)))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(input_ids=token_ids, use_cache=False).logits
+        loss = next_token_loss(logits, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        step += 1
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if step % SAVE_EVERY == 0 or stop.received is not None:
+            _set_learning_rate(optimizers, peaks, 1.0)  # the schedule starts from the peaks again
+            _save(checkpoint, model, optimizers, step)
+        if stop.received is not None:
+            break
+    return step
 
 
 def _set_learning_rate(optimizers: list[torch.optim.Optimizer], peaks: list[list[float]], factor: float) -> None:
@@ -90,10 +99,7 @@ def _set_learning_rate(optimizers: list[torch.optim.Optimizer], peaks: list[list
             group["lr"] = rate * factor
 
 
-def _save(
-    path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], peaks: list[list[float]], step: int
-) -> None:
-    _set_learning_rate(optimizers, peaks, 1.0)  # the schedule starts from the peaks again
+def _save(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
     state = {"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
     torch.save(state, path.with_suffix(".part"))
     path.with_suffix(".part").rename(path)
@@ -109,14 +115,8 @@ def _resume(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Opt
     return int(state["step"])
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> None:
-    """Train, measure the arithmetic and save."""
-    logging.basicConfig(level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _interrupt)
+def main() -> int:
+    """Train, measure the arithmetic and save; return the exit status."""
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -126,14 +126,20 @@ def main() -> None:
     model = build_model(tokenizer, args.seed)
     print(f"{model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens, {len(puzzles)} puzzles")
     started = time.monotonic()
-    train(model, corpus, build_optimizers(model, args.muon_lr, args.adamw_lr), args.out, not args.no_compile)
+    optimizers = build_optimizers(model, args.muon_lr, args.adamw_lr)
+    stop = StopRequest().install()
+    step = train(model, corpus, optimizers, args.out / CHECKPOINT, stop, not args.no_compile)
+    if step < args.steps:
+        print(f"stopped at step {step}; the same command goes on from there")
+        return stop.exit_status
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     (args.out / CHECKPOINT).unlink(missing_ok=True)
     accuracy = arithmetic_accuracy(model, corpus, random.Random(args.seed))
     report = {"minutes": (time.monotonic() - started) / 60, "arithmetic": accuracy}
     print(json.dumps(report, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
