@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mini_r1.report import PANELS, Interval, headline, points, read_log, read_results, smooth, unlike, write_report
+from mini_r1.plots import PANELS, smooth
+from mini_r1.report import headline, unlike, write_report
+from mini_r1.run_records import Interval, points, read_log, read_results
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "report.py"
