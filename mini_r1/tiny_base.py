@@ -6,9 +6,11 @@ has the skills and lacks the habit. Two kinds of document:
 * arithmetic, `45 + 12 = 57, 96 / 4 = 24, ...`, where only the results are learned;
 * puzzles with a search trace (`mini_r1.traces`), where the completion is learned. The patience of each trace, how many
   failed attempts it bears, is drawn from a power law: most give up after one or two attempts, a few search on. That
-  rare long search is what GRPO can find and reinforce.
+  rare long search is what GRPO can find and reinforce. Some traces are *practice*: they search on until they succeed,
+  so that copying and checking are learned far into a thinking too, but the decision to go on is not: after a failure,
+  the next token is learned as if giving up were impossible (the likelihood given that the search goes on).
 
-Differs from the textbook in two places, measured in assets/tiny-countdown-base/README.md: matrices are trained with
+Two more things differ from the textbook, measured in assets/tiny-countdown-base/README.md: matrices are trained with
 Muon (https://kellerjordan.github.io/posts/muon/) and number embeddings start with Fourier features, which models of
 arithmetic find by themselves (https://arxiv.org/abs/2406.03445).
 """
@@ -17,7 +19,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from datasets import Dataset
@@ -27,13 +29,15 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 from mini_r1.countdown import WORLDS, World
 from mini_r1.prompts import render_prompt
 from mini_r1.tiny_tokenizer import LARGEST_NUMBER
-from mini_r1.traces import OPERATIONS, enumerate_attempts, write_trace
+from mini_r1.traces import FAILURE, OPERATIONS, Attempt, enumerate_attempts, write_trace
 
 IGNORED = -100  # the label that cross_entropy skips
 FOURIER_PERIODS = (2, 3, 5, 7, 10, 20, 40, 80, 160, 400)
 FOURIER_SCALE = 0.06  # three times the standard deviation of the other embedding entries
+PRACTICE_CHOICE = 3  # puzzles of which the hardest is practised
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
+Document: TypeAlias = tuple[list[int], list[int], list[bool]]  # token ids, labels, and where `goes_on`
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,19 @@ class CorpusConfig:
         insight: probability that an attempt is a known solution rather than a random one.
         patience_exponent: a trace bears k failures with probability proportional to k ** -patience_exponent ...
         max_patience: ... for k up to this.
+        practice_share: share of the traces that are practice ...
+        practice_attempts: ... with so many attempts at most, which fit into a row.
         world: bounds of the arithmetic; the puzzles are given apart.
     """
 
-    rows: int = 24
-    row_length: int = 256
+    rows: int = 21
+    row_length: int = 288
     arithmetic_share: float = 0.2
     insight: float = 0.05
     patience_exponent: float = 2.0
     max_patience: int = 16
+    practice_share: float = 0.0
+    practice_attempts: int = 20
     seed: int = 42
     world: World = WORLDS["tiny"]
 
@@ -62,7 +70,8 @@ class CorpusConfig:
 class Corpus(torch.utils.data.Dataset[Batch]):
     """Batch number `step` of the corpus: a function of the configuration, the seed and `step` alone.
 
-    Indexing gives `(token_ids, labels)`, both of shape (rows, row_length); labels are `IGNORED` where none is learned.
+    Indexing gives `(token_ids, labels, goes_on)`, all of shape (rows, row_length): labels are `IGNORED` where none is
+    learned, and `goes_on` marks those that are learned given that the search isn't given up.
     """
 
     def __init__(self, puzzles: Dataset, tokenizer: PreTrainedTokenizerBase, config: CorpusConfig, steps: int) -> None:
@@ -71,7 +80,9 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         self.tokenizer, self.config, self.steps = tokenizer, config, steps
         self.equations = _all_equations(config.world.operators, config.world.max_intermediate or LARGEST_NUMBER)
         self.patience_weights = [k**-config.patience_exponent for k in range(1, config.max_patience + 1)]
-        self.equals = tokenizer.convert_tokens_to_ids(" = ")
+        self.equals, self.failure, self.stop = (
+            int(cast(Any, tokenizer).convert_tokens_to_ids(token)) for token in (" = ", f" {FAILURE}\n", "</think>")
+        )
 
     def __len__(self) -> int:
         return self.steps
@@ -81,10 +92,10 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         arithmetic_rows = round(self.config.rows * self.config.arithmetic_share)
         rows = [self._arithmetic_row(rng) for _ in range(arithmetic_rows)]
         rows += list(self._trace_rows(rng, self.config.rows - arithmetic_rows))
-        token_ids, labels = zip(*rows, strict=True)
-        return torch.tensor(token_ids), torch.tensor(labels)
+        token_ids, labels, goes_on = zip(*rows, strict=True)
+        return torch.tensor(token_ids), torch.tensor(labels), torch.tensor(goes_on)
 
-    def _arithmetic_row(self, rng: random.Random) -> tuple[list[int], list[int]]:
+    def _arithmetic_row(self, rng: random.Random) -> Document:
         count = self.config.row_length // 6  # tokens of one equation, with its comma
         text = "".join(rng.choice(rng.choice(self.equations)) + ", " for _ in range(count))
         token_ids = self.tokenizer(text)["input_ids"]
@@ -92,38 +103,49 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         labels = [
             t if before == self.equals else IGNORED for before, t in zip([0, *token_ids], token_ids, strict=False)
         ]
-        return self._pad(token_ids, labels)
+        return self._pad((token_ids, labels, [False] * len(labels)))
 
-    def _trace_rows(self, rng: random.Random, count: int) -> Iterator[tuple[list[int], list[int]]]:
+    def _trace_rows(self, rng: random.Random, count: int) -> Iterator[Document]:
         """Pack whole documents into `count` rows; a document that no longer fits begins the next row."""
-        token_ids: list[int] = []
-        labels: list[int] = []
+        row: Document = ([], [], [])
         while count:
-            prompt, completion = self.trace(rng)
-            ids = self.tokenizer(prompt)["input_ids"]
-            learned = self.tokenizer(completion + self.tokenizer.eos_token)["input_ids"]
-            if len(token_ids) + len(ids) + len(learned) > self.config.row_length:
-                if token_ids:
-                    yield self._pad(token_ids, labels)
-                    count -= 1
-                token_ids, labels = [], []
-            if len(ids) + len(learned) <= self.config.row_length:
-                token_ids = token_ids + ids + learned
-                labels = labels + [IGNORED] * len(ids) + learned
+            document = self._document(rng)
+            if len(row[0]) + len(document[0]) > self.config.row_length:
+                yield self._pad(row)
+                count -= 1
+                row = ([], [], [])
+            row = (row[0] + document[0], row[1] + document[1], row[2] + document[2])
 
-    def trace(self, rng: random.Random) -> tuple[str, str]:
-        """One puzzle with a search: its prompt and its completion."""
-        index = rng.randrange(len(self.nums))
-        nums, target = rng.sample(self.nums[index], len(self.nums[index])), self.targets[index]
-        world = self.config.world
-        attempts = enumerate_attempts(nums, world.operators, world.max_intermediate or LARGEST_NUMBER)
+    def _document(self, rng: random.Random) -> Document:
+        """One puzzle with a search: prompt, completion and end token."""
+        practice = rng.random() < self.config.practice_share
+        prompt, completion = self.trace(rng, practice)
+        ids = self.tokenizer(prompt)["input_ids"]
+        learned = self.tokenizer(completion + self.tokenizer.eos_token)["input_ids"]
+        after_failure = [practice and before == self.failure for before in [0, *learned[:-1]]]
+        labels = [IGNORED if go and t == self.stop else t for t, go in zip(learned, after_failure, strict=True)]
+        return ids + learned, [IGNORED] * len(ids) + labels, [False] * len(ids) + after_failure
+
+    def trace(self, rng: random.Random, practice: bool = False) -> tuple[str, str]:
+        """One puzzle with a search, impatient unless for practice: its prompt and its completion."""
+        puzzles = [self._draw_puzzle(rng) for _ in range(PRACTICE_CHOICE if practice else 1)]
+        # Practice is long because its puzzles are hard, not because it is made to miss.
+        nums, target, attempts = min(puzzles, key=lambda p: sum(a.value == p[1] for a in p[2]) / len(p[2]))
         (patience,) = rng.choices(range(1, self.config.max_patience + 1), self.patience_weights)
+        if practice:
+            patience = self.config.practice_attempts
         completion, _ = write_trace(attempts, target, patience, self.config.insight, rng)
         return render_prompt(self.tokenizer, nums, target), completion
 
-    def _pad(self, token_ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
-        gap = self.config.row_length - len(token_ids)
-        return token_ids + [self.tokenizer.pad_token_id] * gap, labels + [IGNORED] * gap
+    def _draw_puzzle(self, rng: random.Random) -> tuple[list[int], int, list[Attempt]]:
+        index, world = rng.randrange(len(self.nums)), self.config.world
+        nums = rng.sample(self.nums[index], len(self.nums[index]))
+        attempts = enumerate_attempts(nums, world.operators, world.max_intermediate or LARGEST_NUMBER)
+        return nums, self.targets[index], attempts
+
+    def _pad(self, row: Document) -> Document:
+        gap = self.config.row_length - len(row[0])
+        return row[0] + [self.tokenizer.pad_token_id] * gap, row[1] + [IGNORED] * gap, row[2] + [False] * gap
 
 
 def _all_equations(operators: str, largest: int) -> list[list[str]]:
@@ -186,10 +208,18 @@ def schedule(step: int, steps: int, warmup: int = 50) -> float:
     return min(1.0, (step + 1) / warmup) * decay
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the learned tokens. logits: (rows, length, vocabulary), labels: (rows, length)."""
-    predictions = logits[:, :-1].float().flatten(0, 1)
-    return nn.functional.cross_entropy(predictions, labels[:, 1:].flatten(), ignore_index=IGNORED)
+def next_token_loss(logits: Tensor, labels: Tensor, goes_on: Tensor, stop: int) -> Tensor:
+    """Mean cross-entropy of the learned tokens.
+
+    Args:
+        logits: (rows, length, vocabulary).
+        labels: (rows, length).
+        goes_on: (rows, length), labels whose likelihood is taken given that the token isn't `stop`.
+    """
+    predictions = logits[:, :-1].float()
+    impossible = nn.functional.one_hot(torch.tensor(stop), predictions.shape[-1]).bool() & goes_on[:, 1:, None]
+    predictions = predictions.masked_fill(impossible, -torch.inf)
+    return nn.functional.cross_entropy(predictions.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
 
 
 def arithmetic_accuracy(model: nn.Module, corpus: Corpus, rng: random.Random, count: int = 1000) -> dict[str, float]:

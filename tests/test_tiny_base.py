@@ -1,9 +1,11 @@
 """The tiny base: its tokenizer, its corpus, its model and the script that trains it."""
 
 import json
+import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from mini_r1.tiny_tokenizer import LARGEST_NUMBER, build_tokenizer
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny_base.py"
 CONFIG = CorpusConfig(rows=6)
+CORPUS_PUZZLES = generate_puzzles(50, seed=1, world=CONFIG.world)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def tokenizer() -> Qwen2Tokenizer:
 
 @pytest.fixture(scope="module")
 def corpus(tokenizer: Qwen2Tokenizer) -> Corpus:
-    return Corpus(generate_puzzles(50, seed=1, world=CONFIG.world), tokenizer, CONFIG, steps=10)
+    return Corpus(CORPUS_PUZZLES, tokenizer, CONFIG, steps=10)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +60,14 @@ def test_tokenizer_survives_saving_and_auto_loading(tokenizer: Qwen2Tokenizer, t
 
 
 def test_batch_is_a_function_of_seed_and_step(corpus: Corpus) -> None:
-    (first, labels), (again, _), (other, _) = corpus[3], corpus[3], corpus[4]
-    assert first.shape == labels.shape == (CONFIG.rows, CONFIG.row_length)
+    (first, labels, goes_on), (again, *_), (other, *_) = corpus[3], corpus[3], corpus[4]
+    assert first.shape == labels.shape == goes_on.shape == (CONFIG.rows, CONFIG.row_length)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_only_results_and_completions_are_learned(corpus: Corpus, tokenizer: Qwen2Tokenizer) -> None:
-    token_ids, labels = corpus[0]
+    token_ids, labels, _ = corpus[0]
     learned = labels != IGNORED
     assert torch.equal(token_ids[learned], labels[learned])
     arithmetic = str(tokenizer.decode(token_ids[0][learned[0]]))
@@ -81,6 +84,34 @@ def test_most_traces_give_up_early_and_a_few_search_on(corpus: Corpus) -> None:
     attempts = [corpus.trace(rng)[1].partition("</think>")[0].strip().count("\n") + 1 for _ in range(400)]
     assert sum(n <= 2 for n in attempts) > 0.7 * len(attempts)
     assert max(attempts) >= 6
+
+
+def test_practice_searches_on_and_teaches_no_patience(corpus: Corpus, tokenizer: Qwen2Tokenizer) -> None:
+    """Wherever a practice trace goes on after a failure, that it does is not learned; nor that it stops in the end."""
+    rng = random.Random(0)
+    practice = Corpus(CORPUS_PUZZLES, tokenizer, replace(CONFIG, practice_share=1.0), steps=1)
+    failures = given = 0
+    for _ in range(100):
+        token_ids, labels, goes_on = practice._document(rng)
+        after_failure = [before == practice.failure for before in [0, *token_ids[:-1]]]
+        assert goes_on == after_failure
+        assert all(labels[i] == IGNORED for i, go in enumerate(goes_on) if go and token_ids[i] == practice.stop)
+        failures += sum(after_failure)
+        given += sum(label != IGNORED for label, go in zip(labels, goes_on, strict=True) if go)
+    impatient = Corpus(CORPUS_PUZZLES, tokenizer, replace(CONFIG, practice_share=0.0), steps=1)
+    assert not any(any(impatient._document(rng)[2]) for _ in range(100))
+    assert failures > 300
+    assert given > 0.9 * failures
+
+
+def test_loss_leaves_giving_up_out_where_the_search_goes_on() -> None:
+    """The likelihood given that the token isn't the stop token, from the definition."""
+    logits = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]) + torch.tensor([2.0, 1.0, 0.0])
+    labels = torch.tensor([[IGNORED, 1]])
+    free, decreed = (next_token_loss(logits, labels, torch.tensor([[False, go]]), stop=0) for go in (False, True))
+    p = logits[0, 0].softmax(-1)
+    assert free.item() == pytest.approx(-math.log(p[1]))
+    assert decreed.item() == pytest.approx(-math.log(p[1] / (1 - p[0])))
 
 
 def test_model_is_small_and_number_embeddings_start_with_fourier_features(tokenizer: Qwen2Tokenizer) -> None:
@@ -108,10 +139,10 @@ def test_schedule_warms_up_stays_and_decays() -> None:
 def test_a_few_steps_lower_the_loss(corpus: Corpus, tokenizer: Qwen2Tokenizer) -> None:
     model = build_model(tokenizer, 0)
     optimizers = build_optimizers(model, 0.01, 0.002)
-    token_ids, labels = corpus[0]
+    token_ids, labels, goes_on = corpus[0]
     losses = []
     for _ in range(8):
-        loss = next_token_loss(model(input_ids=token_ids, use_cache=False).logits, labels)
+        loss = next_token_loss(model(input_ids=token_ids, use_cache=False).logits, labels, goes_on, corpus.stop)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
