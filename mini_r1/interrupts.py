@@ -35,9 +35,12 @@ class StopRequest:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """For DataLoader workers, which Ctrl-C reaches too: the parent ends them in order. `worker` is their number."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """For DataLoader workers, which a signal to the whole group reaches too: the parent ends them in order.
+
+    `worker` is their number.
+    """
+    for number in EXIT_STATUS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopOnRequest(TrainerCallback):

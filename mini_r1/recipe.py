@@ -38,6 +38,9 @@ class ScriptArguments:
     test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
     max_prompt_length: int = field(default=256, metadata={"help": "Longer prompts are dropped, in tokens"})
     eval_puzzles: int = field(default=256, metadata={"help": "Held-out puzzles per evaluation during the run"})
+    length_buckets: int = field(
+        default=1, metadata={"help": "Parts, by length, in which a batch's log-probabilities are computed"}
+    )
     samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
 
 
@@ -75,7 +78,7 @@ def _check_values(script: ScriptArguments, training: GRPOConfig, model: ModelCon
         raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
     if not 0 < script.test_size < 1:
         raise RecipeError(f"test_size={script.test_size} is not between 0 and 1: use 0.1 to hold out a tenth")
-    for name in ("max_samples", "max_prompt_length", "eval_puzzles"):
+    for name in ("max_samples", "max_prompt_length", "eval_puzzles", "length_buckets"):
         if getattr(script, name) < 1:
             raise RecipeError(f"{name}={getattr(script, name)} is not a positive whole number")
     if script.samples_per_step < 0:

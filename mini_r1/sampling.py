@@ -1,4 +1,4 @@
-"""Completions of a policy, as the trainer samples them: transformers' `generate`, and nothing but a temperature.
+"""Completions of a policy, as the trainer samples them: `generate`, and nothing but a temperature.
 
 Slower than vLLM on a large GPU, but it needs no server, runs on a CPU, and gives the same text every time.
 """
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mini_r1.decoding import decode_without_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,9 @@ def _generate_batch(
     config: GenerationConfig,
 ) -> list[Completion]:
     prompts, mask = (side.to(model.device) for side in _left_pad(token_ids, config.pad_token_id))
-    output = cast(Any, model).generate(input_ids=prompts, attention_mask=mask, generation_config=config)
+    output = cast(Any, model).generate(
+        input_ids=prompts, attention_mask=mask, generation_config=config, custom_generate=decode_without_ended
+    )
     ends = set(config.eos_token_id or [])
     completions = []
     for row in output[:, prompts.shape[1] :].tolist():

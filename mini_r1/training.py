@@ -1,5 +1,6 @@
 """One GRPO run from recipe to saved model: data, trainer, resume, evaluation before, during and after."""
 
+import functools
 import json
 import logging
 import platform
@@ -12,17 +13,20 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from mini_r1.countdown import load_countdown, split_train_test
+from mini_r1.decoding import decode_without_ended
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, model_init_kwargs
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.samples import SampleRecorder
+from mini_r1.trimming import TrimmedGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +94,7 @@ def build_trainer(
     training: GRPOConfig,
     model: ModelConfig,
     recorder: SampleRecorder,
-) -> GRPOTrainer:
+) -> TrimmedGRPOTrainer:
     """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model."""
     tokenizer = load_tokenizer(script, training, model)
     train, test = prepare_datasets(script, tokenizer)
@@ -98,7 +102,7 @@ def build_trainer(
     if note:
         logger.warning(note)
     rewards: list[Any] = [format_reward_func, recorder.observe(equation_reward_func)]
-    trainer = GRPOTrainer(
+    trainer = TrimmedGRPOTrainer(
         model=str(model.model_name_or_path),
         args=training,
         reward_funcs=rewards,
@@ -108,6 +112,10 @@ def build_trainer(
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
     )
+    trainer.length_buckets = script.length_buckets
+    if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        policy.generate = functools.partial(policy.generate, custom_generate=decode_without_ended)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(SolveRateProgress())
     return trainer
@@ -140,7 +148,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     return 0
 
 
-def _finish(trainer: GRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:
+def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:
     """Evaluate if the last step was not, then save model, tokenizer, curves, card and a summary."""
     last = trainer.state.log_history[-2:]
     evaluated = any("eval_reward" in entry and entry["step"] == trainer.state.global_step for entry in last)
@@ -157,7 +165,7 @@ def _finish(trainer: GRPOTrainer, script: ScriptArguments, model: ModelConfig, s
     trainer.accelerator.wait_for_everyone()
 
 
-def run_summary(trainer: GRPOTrainer, model: ModelConfig, seconds: float) -> dict[str, Any]:
+def run_summary(trainer: TrimmedGRPOTrainer, model: ModelConfig, seconds: float) -> dict[str, Any]:
     """What it took, for the report: command, seed, steps, seconds of this process (a resumed run's last part)."""
     command = f"python {shlex.join(sys.argv)}"
     return {

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: a tiny policy on disk, and a fast GRPO run."""
+"""Fixtures that several test files share: the shipped tiny base, and a fast GRPO run from it."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from mini_r1.recipe import parse_recipe
-from mini_r1.tiny_base import build_model
-from mini_r1.tiny_tokenizer import build_tokenizer
 from mini_r1.training import run
 
 ROOT = Path(__file__).parents[1]
-# A real run of seconds: 4 puzzles x 4 completions of at most 24 tokens a step.
+TINY_BASE = ROOT / "assets" / "tiny-countdown-base"
+TINY_RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
+# A real run of seconds: 4 puzzles x 4 completions of at most 64 tokens a step.
 SMALL = {
+    "model_name_or_path": TINY_BASE,
     "max_samples": 200,
     "eval_puzzles": 8,
     "max_steps": 4,
@@ -22,28 +23,16 @@ SMALL = {
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 8,
     "num_generations": 4,
-    "max_completion_length": 24,
-    "learning_rate": 1e-3,
+    "max_completion_length": 64,
 }
 Train = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
-def random_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained tiny policy and its tokenizer."""
-    folder = tmp_path_factory.mktemp("random-policy")
-    tokenizer = build_tokenizer()
-    build_model(tokenizer, seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def small_arguments(random_policy: Path) -> list[str]:
+def small_arguments() -> list[str]:
     """The command line of a small run of the tiny recipe, without its output folder."""
-    values = SMALL | {"model_name_or_path": random_policy}
-    overrides = [text for key, value in values.items() for text in (f"--{key}", str(value))]
-    return ["--config", str(ROOT / "receipes" / "grpo-tiny-countdown.yaml"), *overrides]
+    overrides = [text for key, value in SMALL.items() for text in (f"--{key}", str(value))]
+    return ["--config", str(TINY_RECIPE), *overrides]
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""Sampling in which a sequence that has ended leaves the batch, instead of being computed on as padding.
+
+The lengths of a policy's completions differ much: with a mean of 60 tokens and a longest of 240, three quarters of what
+transformers' own loop computes is padding. The distribution of the samples is the same; the random numbers fall
+differently. Plugs into `generate(custom_generate=...)`
+(https://huggingface.co/docs/transformers/generation_strategies#custom-generation-methods).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+SHRINK_AT = 0.125  # share of the batch that has to have ended before it is made smaller, which copies the cache
+
+
+@torch.no_grad()
+def decode_without_ended(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **model_kwargs: Any,
+) -> Tensor:
+    """What `generate` calls once it has prepared everything: sampling, or greedy decoding without `do_sample`.
+
+    Args:
+        input_ids: prompts, left-padded, (sequences, prompt length).
+        model_kwargs: attention_mask of the same shape, past_key_values (an empty dynamic cache), and others of no use.
+
+    Returns:
+        prompts and completions, right-padded, (sequences, prompt length + longest completion).
+    """
+    cache, mask = model_kwargs["past_key_values"], model_kwargs["attention_mask"]
+    pad = generation_config.pad_token_id
+    texts, new = input_ids, input_ids  # of the rows still in the batch: all so far, and what the model has not read
+    rows = torch.arange(len(input_ids), device=input_ids.device)  # where they belong in the output
+    ended = torch.zeros_like(rows, dtype=torch.bool)
+    finished: list[tuple[Tensor, Tensor]] = []  # (rows, texts)
+    while len(rows):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        outputs = model(
+            input_ids=new,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        scores = cast(Any, logits_processor)(texts, outputs.logits[:, -1].float())
+        chosen = torch.multinomial(scores.softmax(-1), 1) if generation_config.do_sample else scores.argmax(-1, True)
+        new = chosen.masked_fill(ended[:, None], pad)
+        texts = torch.cat([texts, new], dim=1)
+        mask = torch.cat([mask, (~ended)[:, None].to(mask.dtype)], dim=1)
+        ended = ended | stopping_criteria(texts, None)
+        if ended.all() or ended.sum() >= max(1, SHRINK_AT * len(rows)):
+            left = ~ended
+            finished.append((rows[ended], texts[ended]))
+            rows, texts, new, mask, ended = (tensor[left] for tensor in (rows, texts, new, mask, ended))
+            cache.batch_select_indices(left.nonzero().squeeze(1))
+    output = input_ids.new_full((len(input_ids), max(text.shape[1] for _, text in finished)), pad)
+    for where, text in finished:
+        output[where, : text.shape[1]] = text
+    return output
