@@ -1,0 +1,90 @@
+"""What `make aha` reaches: base against trained on held-out puzzles, one row for each finished run.
+
+    for seed in 42 1 2; do make aha SEED=$seed; done
+    python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2    # rewrites benchmarks/results/aha.md
+
+Only reads what the runs left behind (run.json, evaluation.json); each number keeps its 95 % interval over puzzles.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mini_r1.run_records import Interval, Record, Result, read_results, read_run  # noqa: E402
+
+METRICS = ("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic", "attempts", "length")
+PLAIN = ("attempts", "length")  # numbers rather than shares
+
+
+def cell(name: str, interval: Interval) -> str:
+    """A value and its interval: shares in percent."""
+    factor, unit = (1.0, "") if name in PLAIN else (100.0, " %")
+    value, low, high = (factor * part for part in (interval.value, interval.low, interval.high))
+    return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
+
+
+def read_finished(folder: Path) -> tuple[Record, Result, Result]:
+    """How a run was made, and the results of base and trained model.
+
+    Raises:
+        ValueError: if the run has not been finished and evaluated.
+    """
+    run, results = read_run(folder / "run.json"), read_results(folder / "evaluation.json")
+    if not run or len(results) != 2:
+        raise ValueError(f"{folder} holds no finished and evaluated run: make aha RUN={folder}")
+    base, trained = results
+    return run, base, trained
+
+
+def write_table(folders: Sequence[Path]) -> str:
+    """The results file, in Markdown."""
+    runs = [read_finished(folder) for folder in folders]
+    first, base, _ = runs[0]
+    header = ["", "base", *(f"seed {run['seed']}" for run, _, _ in runs)]
+    rows = [header, ["---"] * len(header)]
+    for name in METRICS:
+        rows.append(
+            [name, cell(name, base.metrics[name]), *(cell(name, trained.metrics[name]) for _, _, trained in runs)]
+        )
+    rows.append(["training, minutes", "", *(f"{run['seconds'] / 60:.1f}" for run, _, _ in runs)])
+    evaluations = [sum(result.seconds or 0.0 for result in results) / 60 for _, *results in runs]
+    rows.append(["evaluation of both, minutes", "", *(f"{minutes:.1f}" for minutes in evaluations)])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    seeds = " ".join(str(run["seed"]) for run, _, _ in runs)
+    settings = base.settings
+    evaluated = f"{settings['samples']} samples each at temperature {settings['temperature']:g}"
+    return f"""# What `make aha` reaches
+
+GRPO from the shipped tiny base, one column a seed, against the base on the same held-out puzzles.
+
+- Repeat with: `for seed in {seeds}; do make aha SEED=$seed; done`, then `python benchmarks/aha.py` and the run folders
+- Hardware: {first["hardware"]}; torch {first["torch"]}
+- {first["steps"]} steps; {base.puzzles} held-out puzzles of `{base.dataset}`, {evaluated},
+  at most {settings["max_completion_length"]} tokens; in brackets the 95 % interval over puzzles
+
+{table}
+"""
+
+
+def main() -> int:
+    """Write the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="output folders of finished `make aha` runs")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "aha.md")
+    args = parser.parse_args()
+    try:
+        text = write_table(args.runs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    args.out.write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

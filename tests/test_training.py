@@ -1,0 +1,144 @@
+"""Training: a real GRPO run leaves everything it should, and goes on after an interrupt as if there had been none."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from conftest import ROOT, Train
+from mini_r1.countdown import puzzle_key
+from mini_r1.recipe import parse_recipe
+from mini_r1.run_records import points, read_log
+from mini_r1.training import load_tokenizer, prepare_datasets, steps_done
+
+SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
+Weights = dict[str, torch.Tensor]
+
+
+def weights(folder: Path) -> Weights:
+    """The parameters of the model saved in `folder`."""
+    return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
+
+
+def equal(ours: Weights, theirs: Weights) -> bool:
+    """Whether two models are the same, bit for bit."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, small_arguments: Sequence[str]) -> Iterator[Path]:
+    """The output folder of a whole run of four steps, made by the script as a user calls it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    subprocess.run([sys.executable, SCRIPT, *small_arguments, "--output_dir", folder], cwd=ROOT, check=True)
+    yield folder
+
+
+def test_run_leaves_model_tokenizer_card_checkpoints_curves_and_samples(unbroken: Path) -> None:
+    """The model saved is one that learned, and everything about the run lies beside it."""
+    assert not equal(weights(unbroken), weights(ROOT / "assets" / "tiny-countdown-base"))
+    assert AutoTokenizer.from_pretrained(unbroken).chat_template
+    assert "countdown" in (unbroken / "README.md").read_text()
+    assert {path.name for path in unbroken.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert list(unbroken.rglob("events.out.tfevents.*"))
+    log = read_log(unbroken / "trainer_state.json")
+    assert sorted(points(log, "rewards/equation_reward_func/mean")) == [1, 2, 3, 4]
+    assert sorted(points(log, "thinking/attempts")) == [1, 2, 3, 4]
+    assert sorted(points(log, "eval_rewards/equation_reward_func/mean")) == [0, 2, 4]
+    samples = [json.loads(line) for line in (unbroken / "completion_samples" / "samples.jsonl").open()]
+    assert {sample["split"] for sample in samples} == {"train", "test"}
+    assert {sample["step"] for sample in samples if sample["split"] == "train"} == {0, 1, 2, 3}
+    text = (unbroken / "completion_samples" / "completion_samples.txt").read_text()
+    assert text.count("equation ") >= len(samples)
+    assert (unbroken / "completion_samples" / "success_completion_samples.txt").exists()
+    run = json.loads((unbroken / "run.json").read_text())
+    assert run["steps"] == 4
+    assert run["seed"] == 42
+
+
+def test_resumed_run_equals_an_unbroken_one(unbroken: Path, tmp_path: Path, train: Train) -> None:
+    """From the last checkpoint in the folder: same weights, same curves, no sample twice."""
+    shutil.copytree(unbroken / "checkpoint-2", tmp_path / "checkpoint-2")
+    shutil.copytree(unbroken / "completion_samples", tmp_path / "completion_samples")
+    assert train(tmp_path) == 0
+    assert equal(weights(tmp_path), weights(unbroken))
+    ours, theirs = (
+        points(read_log(f / "trainer_state.json"), "rewards/equation_reward_func/mean") for f in (tmp_path, unbroken)
+    )
+    assert ours == theirs
+    samples = Path("completion_samples") / "samples.jsonl"
+    steps = [[json.loads(line)["step"] for line in (f / samples).open()] for f in (tmp_path, unbroken)]
+    assert sorted(steps[0]) == sorted(steps[1])
+
+
+def test_resumes_from_the_checkpoint_that_is_named(unbroken: Path, tmp_path: Path, train: Train) -> None:
+    """From a path outside the output folder."""
+    assert train(tmp_path, "--resume_from_checkpoint", str(unbroken / "checkpoint-2")) == 0
+    assert equal(weights(tmp_path), weights(unbroken))
+
+
+def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path, train: Train) -> None:
+    """Else the test of resuming could not fail."""
+    assert train(tmp_path, "--seed", "43", "--max_steps", "2", "--eval_strategy", "no") == 0
+    assert not equal(weights(tmp_path), weights(unbroken / "checkpoint-2"))
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken: Path, tmp_path: Path, train: Train) -> None:
+    """The same command again trains nothing."""
+    folder = tmp_path / "again"
+    shutil.copytree(unbroken, folder)
+    assert train(folder) == 0
+    assert equal(weights(folder), weights(unbroken))
+
+
+def test_held_out_puzzles_are_never_trained_on(small_arguments: list[str]) -> None:
+    """As multisets of numbers with their target, not only as rows."""
+    script, training, model = parse_recipe(small_arguments)
+    train_side, test_side = prepare_datasets(script, load_tokenizer(script, training, model))
+    keys = [{puzzle_key(row["nums"], row["target"]) for row in side} for side in (train_side, test_side)]
+    assert keys[0]
+    assert keys[1]
+    assert not keys[0] & keys[1]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signal_leaves_a_checkpoint_and_the_usual_exit_status(
+    number: signal.Signals, status: int, tmp_path: Path, small_arguments: list[str]
+) -> None:
+    """A run of very many steps stops soon after the signal, at a step that is saved."""
+    more = ["--output_dir", str(tmp_path), "--max_steps", "10000", "--save_steps", "5000", "--eval_strategy", "no"]
+    command = [sys.executable, str(SCRIPT), *small_arguments, *more, "--eval_on_start", "false"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    samples = tmp_path / "completion_samples" / "samples.jsonl"
+    deadline = time.monotonic() + 120
+    while not samples.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"{number.name}: saving a checkpoint" in output
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert steps_done(str(checkpoint)) >= 1
+
+
+def test_a_bad_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:
+    """No traceback: the value, what is allowed and the fix."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--config", "receipes/none.yaml", "--output_dir", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: there is no recipe 'receipes/none.yaml'")
+    assert "Traceback" not in done.stderr
