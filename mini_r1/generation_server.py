@@ -293,7 +293,9 @@ class _PatientAdapter(HTTPAdapter):
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        super().__init__(pool_maxsize=64, max_retries=Retry(total=5, read=False, backoff_factor=2, allowed_methods=None))
+        super().__init__(
+            pool_maxsize=64, max_retries=Retry(total=5, read=False, backoff_factor=2, allowed_methods=None)
+        )
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         """As `HTTPAdapter.send`, never without a time limit."""

@@ -5,6 +5,7 @@ which also tells vLLM's command line its version under the name `vllm`), and `si
 `patch_deepspeed` in the processes that train. HTTP, the order of messages and the tensors are those of a GPU node.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -68,6 +69,8 @@ def patch_client(client: Any) -> None:
     client.packed_nccl_broadcast_producer = produce
     # TRL refuses any device but CUDA; one without an index is only checked for its type.
     client.VLLMClient.init_communicator = lambda self, device=0: init(self, "cuda")
+    if os.environ.get("MINI_R1_TEST_NO_SYNC") == "1":  # for the test that a server with stale weights is noticed
+        client.VLLMClient.update_named_params = lambda self, metadata, params: [None for _ in params]
 
 
 def patch_deepspeed(ops: Any) -> None:
