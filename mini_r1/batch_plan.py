@@ -112,40 +112,30 @@ def _check_groups(plan: BatchPlan) -> Problem | None:
     """The generation batch holds whole groups."""
     if plan.generation_batch % plan.generations == 0:
         return None
-    rest = plan.generation_batch // plan.per_device
-
-    def fits(per_device: int) -> bool:
-        return rest * per_device % plan.generations == 0
-
-    sizes = _nearest(plan.per_device, _first(fits, 1, 8 * plan.generations))
-    groups = _nearest(plan.generations, (g for g in range(2, plan.generation_batch + 1) if _divides(g, plan)))
-    accumulation = _nearest(
-        plan.steps_per_generation,
-        _first(lambda s: plan.processes * plan.per_device * s % plan.generations == 0, 1, 8 * plan.generations),
-    )
+    ranks, per_device, steps, generations = plan.processes, plan.per_device, plan.steps_per_generation, plan.generations
+    sizes = _nearest(per_device, _first(lambda s: ranks * s * steps % generations == 0, 1, per_device + generations))
+    groups = _nearest(generations, _first(lambda g: plan.generation_batch % g == 0, 2, plan.generation_batch))
+    longer = _nearest(steps, _first(lambda s: ranks * per_device * s % generations == 0, 1, steps + generations))
     allowed = (
         f"a divisor of the generation batch, {plan.generation_batch} = {plan.processes} ranks x {plan.per_device} per "
         f"device x {plan.steps_per_generation} steps per generation"
     )
     fix = (
         f"nearest valid: num_generations {groups}; or per_device_train_batch_size {sizes}; or "
-        f"gradient_accumulation_steps {accumulation}"
+        f"gradient_accumulation_steps {longer}"
     )
     return Problem("num_generations", plan.generations, allowed, fix)
-
-
-def _divides(generations: int, plan: BatchPlan) -> bool:
-    return plan.generation_batch % generations == 0
 
 
 def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
     """An evaluation batch holds whole groups, too."""
     if str(getattr(training.eval_strategy, "value", training.eval_strategy)) == "no" and not training.eval_on_start:
         return None
-    size, generations = training.per_device_eval_batch_size, training.num_generations_eval or training.num_generations
-    if size * processes % int(generations or 1) == 0:
+    size = training.per_device_eval_batch_size
+    generations = int(training.num_generations_eval or training.num_generations or 1)
+    if size * processes % generations == 0:
         return None
-    sizes = _nearest(size, _first(lambda s: s * processes % int(generations or 1) == 0, 1, size + 8 * int(generations)))
+    sizes = _nearest(size, _first(lambda s: s * processes % generations == 0, 1, size + generations))
     allowed = f"a size of which {processes} x it divides by the {generations} generations of an evaluation prompt"
     fix = f"nearest valid: {sizes}; or num_generations_eval: 1"
     return Problem("per_device_eval_batch_size", size, allowed, fix)

@@ -7,7 +7,7 @@ process group or GPU is touched.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -78,19 +78,20 @@ def read_launch(environ: Mapping[str, str], deepspeed: str | dict[str, Any] | No
         FileNotFoundError, ValueError: if a DeepSpeed configuration file is missing or no JSON.
     """
     processes = int(environ.get("WORLD_SIZE", 1))
-    place = {
-        "processes": processes,
-        "local_processes": int(environ.get("LOCAL_WORLD_SIZE", processes)),
-        "rank": int(environ.get("RANK", 0)),
-        "local_rank": int(environ.get("LOCAL_RANK", 0)),
-    }
+    place = Launch(
+        processes=processes,
+        local_processes=int(environ.get("LOCAL_WORLD_SIZE", processes)),
+        rank=int(environ.get("RANK", 0)),
+        local_rank=int(environ.get("LOCAL_RANK", 0)),
+        engine="ddp" if processes > 1 else "single",
+    )
     file = environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if deepspeed or (_is_true(environ, "ACCELERATE_USE_DEEPSPEED") and file != "none"):
-        return Launch(**place, **_from_deepspeed_config(deepspeed or file))
+        return _with_deepspeed_config(place, deepspeed or file)
     if _is_true(environ, "ACCELERATE_USE_DEEPSPEED"):
         prefix = "ACCELERATE_DEEPSPEED_"
-        return Launch(
-            **place,
+        return replace(
+            place,
             engine="deepspeed",
             zero_stage=int(environ.get(f"{prefix}ZERO_STAGE", 2)),  # accelerate's own default
             offload_optimizer=environ.get(f"{prefix}OFFLOAD_OPTIMIZER_DEVICE", "none") != "none",
@@ -99,28 +100,25 @@ def read_launch(environ: Mapping[str, str], deepspeed: str | dict[str, Any] | No
     if _is_true(environ, "ACCELERATE_USE_FSDP"):
         offload = _is_true(environ, "FSDP_OFFLOAD_PARAMS")
         stage = 3 if _is_true(environ, "FSDP_RESHARD_AFTER_FORWARD", "true") else 2
-        return Launch(**place, engine="fsdp", zero_stage=stage, offload_optimizer=offload, offload_weights=offload)
-    return Launch(**place, engine="ddp" if processes > 1 else "single")
+        return replace(place, engine="fsdp", zero_stage=stage, offload_optimizer=offload, offload_weights=offload)
+    return place
 
 
 def _is_true(environ: Mapping[str, str], name: str, default: str = "false") -> bool:
     return environ.get(name, default).lower() in ("1", "true", "full_shard")
 
 
-def _from_deepspeed_config(config: str | dict[str, Any]) -> dict[str, Any]:
+def _with_deepspeed_config(place: Launch, config: str | dict[str, Any]) -> Launch:
     if isinstance(config, str):
-        config = json.loads(config) if config.lstrip().startswith("{") else json.loads(Path(config).read_text())
-    zero = dict(config).get("zero_optimization", {})  # type: ignore[arg-type]
-    offloaded = {name: zero.get(name, {}).get("device", "none") != "none" for name in _OFFLOADS}
-    return {
-        "engine": "deepspeed",
-        "zero_stage": int(zero.get("stage", 0)),
-        "offload_optimizer": offloaded["offload_optimizer"],
-        "offload_weights": offloaded["offload_param"],
-    }
-
-
-_OFFLOADS = ("offload_optimizer", "offload_param")
+        config = dict(json.loads(config if config.lstrip().startswith("{") else Path(config).read_text()))
+    zero = config.get("zero_optimization", {})
+    return replace(
+        place,
+        engine="deepspeed",
+        zero_stage=int(zero.get("stage", 0)),
+        offload_optimizer=zero.get("offload_optimizer", {}).get("device", "none") != "none",
+        offload_weights=zero.get("offload_param", {}).get("device", "none") != "none",
+    )
 
 
 def share_findings(launch: Launch, findings: str) -> list[str]:

@@ -79,7 +79,7 @@ def _parse(
     return script, training, model
 
 
-class _Values(GRPOConfig):  # type: ignore[misc]
+class _Values(GRPOConfig):
     """The keys of GRPOConfig as written: nothing derived from them, no device or process group touched."""
 
     def __post_init__(self) -> None:
