@@ -10,6 +10,7 @@ Only check and plan:    ... --config receipes/grpo-tiny-countdown.yaml --dry_run
 
 import logging
 import sys
+import warnings
 
 import datasets
 import transformers
@@ -23,6 +24,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step
     try:
         # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
         values = read_recipe()
