@@ -13,6 +13,7 @@ import sys
 import datasets
 import transformers
 
+from mini_r1.checkpoints import CheckpointError
 from mini_r1.recipe import RecipeError, parse_recipe
 from mini_r1.training import run
 
@@ -27,7 +28,12 @@ def main() -> int:
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return run(script, training, model)
+    try:
+        return run(script, training, model)
+    except CheckpointError as error:
+        if training.process_index == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROOT, Train
+from mini_r1.checkpoints import read_checkpoint
 from mini_r1.countdown import puzzle_key
 from mini_r1.recipe import parse_recipe
 from mini_r1.run_records import points, read_log
-from mini_r1.training import load_tokenizer, prepare_datasets, steps_done
+from mini_r1.training import load_tokenizer, prepare_datasets
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 Weights = dict[str, torch.Tensor]
@@ -128,7 +129,7 @@ def test_signal_leaves_a_checkpoint_and_the_usual_exit_status(
     assert process.returncode == status
     assert f"{number.name}: saving a checkpoint" in output
     (checkpoint,) = tmp_path.glob("checkpoint-*")
-    assert steps_done(str(checkpoint)) >= 1
+    assert read_checkpoint(checkpoint).step >= 1
 
 
 def test_a_bad_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:
