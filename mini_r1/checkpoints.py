@@ -6,10 +6,12 @@ The last file of a checkpoint is our manifest, `complete.json`: processes, and t
 without one (an earlier version's, one copied from the Hub) is judged by its files alone.
 """
 
+import errno
 import json
 import logging
 import os
 import re
+import shutil
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -29,6 +31,10 @@ TORCH, ZERO, ZERO3, FSDP = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can't be gone on from; the message names it, the reason and the fix."""
+
+
+class DiskFullError(RuntimeError):
+    """The output folder's disk is full; the message names the folder and the space needed."""
 
 
 @dataclass(frozen=True)
@@ -313,3 +319,42 @@ def load_across_cpu_processes() -> None:
     torch.serialization.register_package(
         priority, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, or what it came from, says that nothing more can be written.
+
+    Python says so with an error number; safetensors (Rust) and torch.save (C++) only in words.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if any(words in str(error) for words in ("No space left on device", "StorageFull", "PytorchStreamWriter failed")):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_disk_full(before)
+
+
+def disk_full_error(output: Path, step: int, model: torch.nn.Module) -> DiskFullError:
+    """What to tell the user when writing at `step` failed, after removing the checkpoint that was half written."""
+    failed = output / f"checkpoint-{step}"
+    if failed.is_dir() and missing(failed):
+        shutil.rmtree(failed, ignore_errors=True)
+    last = newest_whole(output)
+    needed = folder_bytes(last.folder) if last else _estimated_bytes(model)
+    goes_on = f"the same command then goes on from {last.folder}" if last else "no checkpoint was written yet"
+    return DiskFullError(
+        f"the disk of {output} is full at step {step}: {shutil.disk_usage(output).free / 1e6:,.0f} MB are free, a "
+        f"checkpoint takes about {needed / 1e6:,.0f} MB. Free space there, lower save_total_limit or set another "
+        f"output_dir; {goes_on}"
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _estimated_bytes(model: torch.nn.Module) -> int:
+    """Weights, and two float32 moments of Adam for those that are trained."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.element_size(), p.requires_grad) for p in model.parameters()]
+    return sum(count * (width + (8 if trained else 0)) for count, width, trained in sizes)

@@ -17,7 +17,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
-from mini_r1.checkpoints import WriteManifest, choose_checkpoint, load_across_cpu_processes
+from mini_r1.checkpoints import (
+    WriteManifest,
+    choose_checkpoint,
+    disk_full_error,
+    is_disk_full,
+    load_across_cpu_processes,
+)
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
 from mini_r1.interrupts import StopOnRequest, StopRequest
@@ -111,6 +117,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
 
     Raises:
         CheckpointError: this launch can't go on from the checkpoint that is there.
+        DiskFullError: while training; the last whole checkpoint is kept.
 
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
@@ -131,7 +138,12 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     trainer.add_callback(WriteManifest())
     if stop.agreed(training):  # while everything was loading
         return stop.exit_status
-    trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full_error(output_folder(training), trainer.state.global_step, trainer.model) from error
     if stop.agreed(training):
         if trainer.is_world_process_zero():
             print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)

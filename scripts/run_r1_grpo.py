@@ -13,7 +13,7 @@ import sys
 import datasets
 import transformers
 
-from mini_r1.checkpoints import CheckpointError
+from mini_r1.checkpoints import CheckpointError, DiskFullError
 from mini_r1.recipe import RecipeError, parse_recipe
 from mini_r1.training import run
 
@@ -34,6 +34,9 @@ def main() -> int:
         if training.process_index == 0:
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except DiskFullError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,11 @@ def require_program(name: str) -> str:
     """Return the path of a program on PATH; without one skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1."""
     if path := shutil.which(name):
         return path
-    reason = f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})"
+    skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})")
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip the test for this reason, or fail it if MINI_R1_REQUIRE_ALL is 1."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason}; {REQUIRE_ALL}=1 forbids to skip")
     pytest.skip(reason)
