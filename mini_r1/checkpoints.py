@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -319,6 +320,27 @@ def load_across_cpu_processes() -> None:
     torch.serialization.register_package(
         priority, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )
+
+
+def restore_data_order(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
+    """Make TRL's sampler and generation cycle go on where the checkpoint was; call it before `train`.
+
+    The Trainer skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed in
+    its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed between
+    two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
+    Uses two private names of TRL, `_step` and `_get_train_sampler`; tests/test_training.py fails when they move.
+    """
+    epochs = int(json.loads((checkpoint.folder / STATE).read_text(encoding="utf-8")).get("epoch") or 0)
+    new_sampler = trainer._get_train_sampler
+
+    def advanced_sampler(dataset: Any = None) -> Any:
+        sampler = new_sampler(dataset)
+        for _ in range(epochs if sampler.shuffle else 0):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)  # as at the start of each epoch
+        return sampler
+
+    trainer._get_train_sampler = advanced_sampler
+    trainer._step = checkpoint.step * trainer.args.gradient_accumulation_steps
 
 
 def is_disk_full(error: BaseException) -> bool:

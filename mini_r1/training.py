@@ -23,6 +23,7 @@ from mini_r1.checkpoints import (
     disk_full_error,
     is_disk_full,
     load_across_cpu_processes,
+    restore_data_order,
 )
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
@@ -127,7 +128,6 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     if checkpoint:
         logger.warning("going on from %s (step %d)", checkpoint.folder, checkpoint.step)
         training.eval_on_start = False
-        load_across_cpu_processes()
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
@@ -136,6 +136,9 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     trainer = build_trainer(script, training, model, recorder)
     trainer.add_callback(StopOnRequest(stop))
     trainer.add_callback(WriteManifest())
+    if checkpoint:
+        load_across_cpu_processes()
+        restore_data_order(trainer, checkpoint)
     if stop.agreed(training):  # while everything was loading
         return stop.exit_status
     try:

@@ -86,6 +86,16 @@ def test_resumes_from_the_checkpoint_that_is_named(unbroken: Path, tmp_path: Pat
     assert equal(weights(tmp_path), weights(unbroken))
 
 
+def test_a_run_resumed_in_its_second_epoch_equals_an_unbroken_one(tmp_path: Path, train: Train) -> None:
+    """18 puzzles, 4 a step: the fifth step starts the second epoch, in another order than the first."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    more = ["--max_samples", "20", "--max_steps", "6", "--save_steps", "5", "--eval_strategy", "no"]
+    assert train(whole, *more, "--eval_on_start", "false") == 0
+    shutil.copytree(whole / "checkpoint-5", resumed / "checkpoint-5")
+    assert train(resumed, *more, "--eval_on_start", "false") == 0
+    assert equal(weights(resumed), weights(whole))
+
+
 def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path, train: Train) -> None:
     """Else the test of resuming could not fail."""
     assert train(tmp_path, "--seed", "43", "--max_steps", "2", "--eval_strategy", "no") == 0
