@@ -11,9 +11,10 @@ REQUIRE_ALL = "MINI_R1_REQUIRE_ALL"
 
 def require_program(name: str) -> str:
     """Return the path of a program on PATH; without one skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1."""
-    if path := shutil.which(name):
-        return path
-    skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})")
+    path = shutil.which(name)
+    if path is None:
+        skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})")
+    return path
 
 
 def skip_or_fail(reason: str) -> NoReturn:
