@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 SCRIPT = str(ROOT / "scripts" / "run_r1_grpo.py")
 PYTHON = [sys.executable]
-DDP = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+DDP = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ZERO3_LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"),
     *("--config_file", str(HERE / "zero3_on_cpu.yaml")),
