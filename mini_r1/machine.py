@@ -14,7 +14,8 @@ from typing import Literal
 
 from trl import GRPOConfig
 
-from mini_r1.launch import Launch
+from mini_r1.generation_server import wants_own_server
+from mini_r1.launch import Launch, read_launch
 from mini_r1.problems import Problem
 
 GIB = 2**30
@@ -44,9 +45,24 @@ def generation_kind(training: GRPOConfig) -> Generation:
         return "transformers"
     if training.vllm_mode == "colocate":
         return "colocate"
-    default_host = GRPOConfig.__dataclass_fields__["vllm_server_host"].default
-    named = training.vllm_server_base_url is not None or training.vllm_server_host != default_host
-    return "other server" if named else "own server"
+    return "own server" if wants_own_server(training) else "other server"
+
+
+def trains_on_gpu(training: GRPOConfig, visible: Sequence[Gpu]) -> bool:
+    """Whether a recipe is for GPUs: no use_cpu, and no gloo, which trains on the CPU where there is no GPU."""
+    return not training.use_cpu and (bool(visible) or training.ddp_backend != "gloo")
+
+
+def server_gpus(training: GRPOConfig, vllm_gpus: str | None, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The ids of the GPUs that this run's own server gets; none on a machine without GPUs.
+
+    For after the preflight, which refuses what `assign_gpus` finds wrong.
+    """
+    kind, visible = generation_kind(training), visible_gpus(environ)
+    if kind != "own server" or not trains_on_gpu(training, visible):
+        return []
+    assignment, _ = assign_gpus(visible, read_launch(environ, training.deepspeed), kind, vllm_gpus)
+    return [gpu.id for gpu in assignment.generation]
 
 
 def generation_gpu_ids(vllm_gpus: str | int | None) -> list[str]:
@@ -114,6 +130,8 @@ def assign_gpus(
     shown = ",".join(gpu.id for gpu in visible) or "none"
     if len(visible) < for_training + for_server:
         fix = "use a machine with more GPUs, or start fewer processes (accelerate launch --num_processes)"
+        if not visible:
+            fix += "; to train on the CPU set use_cpu: true and bf16: false"
         if for_server:
             fix += ", or generate on the training GPUs (vllm_mode: colocate), or name a running server "
             fix += "(vllm_server_base_url)"

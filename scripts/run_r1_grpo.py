@@ -14,6 +14,7 @@ import sys
 import datasets
 import transformers
 
+from mini_r1.generation_server import GenerationServerError
 from mini_r1.preflight import run_preflight
 from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
 
@@ -35,7 +36,11 @@ def main() -> int:
         return 2
     from mini_r1.training import run  # here, because a dry run takes seconds without it
 
-    return run(script, training, model)
+    try:
+        return run(script, training, model)
+    except GenerationServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
