@@ -48,10 +48,10 @@ class Case:
 
 
 CASES = [
-    Case(512, 2048, 8, 8192, 16, 160, checkpointing=False),
-    Case(512, 2048, 8, 8192, 16, 160, checkpointing=True),
-    Case(768, 3072, 12, 32768, 8, 96, checkpointing=False),
-    Case(768, 3072, 12, 32768, 8, 96, checkpointing=True),
+    Case(512, 2048, 6, 8192, 16, 96, checkpointing=False),
+    Case(512, 2048, 6, 8192, 16, 96, checkpointing=True),
+    Case(768, 3072, 8, 32768, 8, 64, checkpointing=False),
+    Case(768, 3072, 8, 32768, 8, 64, checkpointing=True),
 ]
 
 
@@ -135,8 +135,8 @@ def table(results: list[dict[str, float]]) -> str:
             "- Repeat with: `python benchmarks/memory_model.py`",
             f"- Hardware: {hardware()}",
             f"- Mean error {mean:.0%}, worst {worst:+.0%} (positive: the estimate was too high)",
-            "- Not measured: GPUs. There the parts that a CPU has not (CUDA context, DeepSpeed's buffers, vLLM's share)",
-            "  come from the libraries' documented defaults.",
+            "- Not measured: GPUs. There the parts that a CPU has not (CUDA context, DeepSpeed's buffers, vLLM's",
+            "  share) come from the libraries' documented defaults.",
             "",
             "| parameters | completions x tokens | checkpointing | estimate, MiB | measured, MiB | error |",
             "|---|---|---|---|---|---|",
@@ -154,9 +154,10 @@ def main() -> None:
     if arguments.case is not None:
         print(json.dumps(measure(CASES[arguments.case])))
         return
-    results = [run_case(index) for index in range(len(CASES))]
-    for case, result in zip(CASES, results, strict=True):
-        print(asdict(case), result)
+    results = []
+    for index, case in enumerate(CASES):
+        results.append(run_case(index))
+        print(asdict(case), results[-1], flush=True)
     RESULT.write_text(table(results), encoding="utf-8")
     print(RESULT.read_text())
 
