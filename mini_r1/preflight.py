@@ -291,7 +291,7 @@ def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
         report.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
     items = training_items(shape, step, plan.launch, capacity)
     device = "GPU" if plan.on_gpu else "process"
-    title = f"Memory per training {device} ({shape.parameters / 1e9:.2f} B parameters; formulas: mini_r1/memory.py)"
+    title = f"Memory per training {device} ({_parameters(shape)}; formulas: mini_r1/memory.py)"
     needed = peak(items) if plan.on_gpu else peak(items) * plan.launch.local_processes
     report.sections.append((title, _item_rows(items, peak(items), capacity)))
     if capacity and needed > capacity:
@@ -303,6 +303,11 @@ def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
         report.notes.append(f"memory is tight: {_gib(needed)} of {_gib(capacity)}; {_less_memory(plan, step)}")
     if plan.generation == "own server":
         _check_server_memory(plan, shape, step, capacity, report)
+
+
+def _parameters(shape: ModelShape) -> str:
+    count = shape.parameters
+    return f"{count / 1e9:.2f} B parameters" if count >= 1e8 else f"{count / 1e6:.2f} M parameters"
 
 
 def _gib(size: float) -> str:

@@ -22,8 +22,10 @@ def test_the_originals_step_is_24_prompts_and_192_completions() -> None:
     _, training, _ = read_recipe(["--config", str(ROOT / "receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml")])
     batches, problems = plan_batches(training, processes=3)
     assert problems == []
-    assert (batches.prompts_per_step, batches.completions_per_step, batches.generation_batch) == (24, 192, 192)
-    assert (batches.groups_per_rank, batches.generations_per_step) == (8, 1)
+    assert batches.prompts_per_step == 24
+    assert (batches.completions_per_step, batches.generation_batch) == (192, 192)
+    assert batches.groups_per_rank == 8
+    assert batches.generations_per_step == 1
 
 
 def test_the_nearest_valid_values_are_offered_and_are_valid() -> None:
