@@ -99,7 +99,7 @@ def measure(case: Case) -> dict[str, float]:
         flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         script, training, model = parse_recipe(["--config", str(RECIPE), *flags])
         shape = measure_shape(load_config(model)[0], model)
-        items = training_items(shape, step_of(script, training, model, on_gpu=False), Launch(), capacity=0)
+        items = training_items(shape, step_of(script, training, model), Launch(), capacity=0)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which saving the model made
         before = status("VmRSS")
         build_trainer(script, training, model, SampleRecorder(folder / "samples", 0)).train()

@@ -14,7 +14,6 @@ from typing import Literal
 
 from trl import GRPOConfig
 
-from mini_r1.generation_server import wants_own_server
 from mini_r1.launch import Launch, read_launch
 from mini_r1.problems import Problem
 
@@ -45,24 +44,14 @@ def generation_kind(training: GRPOConfig) -> Generation:
         return "transformers"
     if training.vllm_mode == "colocate":
         return "colocate"
-    return "own server" if wants_own_server(training) else "other server"
+    default_host = GRPOConfig.__dataclass_fields__["vllm_server_host"].default
+    named = training.vllm_server_base_url is not None or training.vllm_server_host != default_host
+    return "other server" if named else "own server"
 
 
-def trains_on_gpu(training: GRPOConfig, visible: Sequence[Gpu]) -> bool:
-    """Whether a recipe is for GPUs: no use_cpu, and no gloo, which trains on the CPU where there is no GPU."""
-    return not training.use_cpu and (bool(visible) or training.ddp_backend != "gloo")
-
-
-def server_gpus(training: GRPOConfig, vllm_gpus: str | None, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The ids of the GPUs that this run's own server gets; none on a machine without GPUs.
-
-    For after the preflight, which refuses what `assign_gpus` finds wrong.
-    """
-    kind, visible = generation_kind(training), visible_gpus(environ)
-    if kind != "own server" or not trains_on_gpu(training, visible):
-        return []
-    assignment, _ = assign_gpus(visible, read_launch(environ, training.deepspeed), kind, vllm_gpus)
-    return [gpu.id for gpu in assignment.generation]
+def uses_gpus(training: GRPOConfig) -> bool:
+    """Whether a recipe is for GPUs. `ddp_backend: gloo` is what several processes on a CPU talk through."""
+    return not training.use_cpu and training.ddp_backend != "gloo"
 
 
 def generation_gpu_ids(vllm_gpus: str | int | None) -> list[str]:
@@ -150,6 +139,15 @@ def assign_gpus(
         return Assignment(training, ()), [Problem("vllm_gpus", vllm_gpus, allowed, fix)]
     server = tuple(by_id[gpu_id] for gpu_id in named) or (visible[-1],)
     return Assignment(training, server), []
+
+
+def server_gpus(training: GRPOConfig, vllm_gpus: str | None) -> list[str]:
+    """Where the server that this run starts goes, for its CUDA_VISIBLE_DEVICES; empty on a CPU."""
+    if not uses_gpus(training):
+        return []
+    launch = read_launch(os.environ, training.deepspeed)
+    assignment, _ = assign_gpus(visible_gpus(), launch, generation_kind(training), vllm_gpus)  # preflight has checked
+    return [gpu.id for gpu in assignment.generation]
 
 
 def machine_memory() -> int:

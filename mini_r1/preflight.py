@@ -30,7 +30,7 @@ from mini_r1.machine import (
     generation_kind,
     gpus_needed,
     machine_memory,
-    trains_on_gpu,
+    uses_gpus,
     visible_gpus,
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
@@ -90,7 +90,7 @@ class Plan:
     @property
     def on_gpu(self) -> bool:
         """Whether the recipe is for GPUs."""
-        return trains_on_gpu(self.training, self.visible)
+        return uses_gpus(self.training)
 
     @property
     def elsewhere(self) -> bool:
@@ -119,7 +119,7 @@ def check_run(
     """Check a recipe (read with `read_recipe` or parsed) against this launch and this machine."""
     report = Report()
     launch = read_launch(environ, training.deepspeed)
-    visible = visible_gpus(environ) if not training.use_cpu else []
+    visible = visible_gpus(environ) if uses_gpus(training) else []
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
@@ -246,7 +246,7 @@ def _check_attention(plan: Plan, report: Report) -> None:
         report.notes.append(fallback)
 
 
-def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, on_gpu: bool = True) -> Step:
+def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
     """What of a recipe decides over memory."""
     bits = bool(model.load_in_4bit or model.load_in_8bit)
     linear = (NF4_NESTED if model.use_bnb_nested_quant else NF4) if model.load_in_4bit else INT8
@@ -270,8 +270,8 @@ def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, o
         generated=at_a_time if generation == "transformers" else 0,
         vllm_share=share,
         vllm_sleeps=bool(training.vllm_enable_sleep_mode),
-        on_gpu=on_gpu,
-        triton=on_gpu,
+        on_gpu=uses_gpus(training),
+        triton=uses_gpus(training),
     )
 
 
@@ -285,7 +285,7 @@ def _optimizer_bytes(training: GRPOConfig) -> int:
 
 def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
     """Memory per GPU, itemised, against the capacity."""
-    step = step_of(plan.script, plan.training, plan.model, plan.on_gpu)
+    step = step_of(plan.script, plan.training, plan.model)
     capacity = plan.capacity
     if plan.on_gpu and not plan.visible and not plan.script.gpu_memory_gb:
         report.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
@@ -361,7 +361,7 @@ def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: in
 
 def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
     """Disk for the checkpoints that are kept, and the final model."""
-    step = step_of(plan.script, plan.training, plan.model, plan.on_gpu)
+    step = step_of(plan.script, plan.training, plan.model)
     one = checkpoint_bytes(shape, step, plan.launch, bool(plan.training.save_only_model))
     final = checkpoint_bytes(shape, step, plan.launch, model_only=True)
     kept = checkpoints_at_once(plan.training)
