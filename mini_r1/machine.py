@@ -119,6 +119,8 @@ def assign_gpus(
     shown = ",".join(gpu.id for gpu in visible) or "none"
     if len(visible) < for_training + for_server:
         fix = "use a machine with more GPUs, or start fewer processes (accelerate launch --num_processes)"
+        if not visible:
+            fix += "; to train on the CPU set use_cpu: true and bf16: false"
         if for_server:
             fix += ", or generate on the training GPUs (vllm_mode: colocate), or name a running server "
             fix += "(vllm_server_base_url)"
