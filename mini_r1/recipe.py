@@ -7,10 +7,12 @@ them.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from mini_r1.countdown import DEFAULT_DATASET
@@ -42,6 +44,7 @@ class ScriptArguments:
         default=1, metadata={"help": "Parts, by length, in which a batch's log-probabilities are computed"}
     )
     samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
+    given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
 
 
 def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
@@ -59,7 +62,20 @@ def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArgument
     except ValueError as error:
         raise RecipeError(f"the recipe can't be used: {error}") from error
     _check_values(script, training, model)
+    script.given = _given(arguments, script, training, model)
     return script, training, model
+
+
+def _given(arguments: Sequence[str], *parsed: Any) -> dict[str, Any]:
+    """The keys that the recipe and the command line set, with the values that hold; never a token."""
+    keys: list[str] = []
+    if "--config" in arguments:
+        path = Path(arguments[list(arguments).index("--config") + 1])
+        keys += yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    keys += [word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
+    values = {key: getattr(part, key) for key in keys for part in parsed if hasattr(part, key)}
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    return {key: value for key, value in plain.items() if not key.endswith("_token")}
 
 
 def _check_config_file(arguments: Sequence[str]) -> None:

@@ -20,10 +20,13 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
+from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
+from mini_r1.model_card import CardWriter, data_of, versions, write_card
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, model_init_kwargs
+from mini_r1.redact import redact
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.samples import SampleRecorder
 from mini_r1.trimming import TrimmedGRPOTrainer
@@ -31,7 +34,6 @@ from mini_r1.trimming import TrimmedGRPOTrainer
 logger = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "completion_samples"
-SUMMARY = "run.json"
 
 
 def load_tokenizer(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -128,6 +130,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
     started = time.monotonic()
+    destination = take_over_push(training)
     checkpoint = find_checkpoint(training)
     resumed_at = steps_done(checkpoint)
     if checkpoint:
@@ -140,12 +143,32 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     stop = StopRequest().install()
     trainer = build_trainer(script, training, model, recorder)
     trainer.add_callback(StopOnRequest(stop))
+    push = _publish(trainer, script, model, destination, started)
     trainer.train(resume_from_checkpoint=checkpoint)
     if stop.received is not None:
         print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+        if push:
+            push.stop()
         return stop.exit_status
     _finish(trainer, script, model, time.monotonic() - started)
+    if push:  # after the last barrier, so that no other process waits for the upload
+        push.finish()
     return 0
+
+
+def _publish(
+    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, to: Destination | None, started: float
+) -> HubPush | None:
+    """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
+    trainer.create_model_card = lambda *args, **kwargs: None  # TRL's own, which it would write at each save
+    if not trainer.is_world_process_zero():
+        return None
+    output = output_folder(trainer.args)
+    trainer.add_callback(CardWriter(output, lambda: run_summary(trainer, script, model, time.monotonic() - started)))
+    push = HubPush(to, output) if to else None
+    if push:
+        trainer.add_callback(push)
+    return push
 
 
 def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:
@@ -158,16 +181,16 @@ def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelCo
     trainer.save_model(str(output))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        trainer.create_model_card(model_name=output.name, dataset_name=script.dataset_id_or_path, tags=["countdown"])
-        summary = run_summary(trainer, model, seconds)
-        (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_card(output, run_summary(trainer, script, model, seconds), trainer.state.log_history)
         print(f"{trainer.state.global_step} steps, {seconds / 60:.1f} min; model saved in {output}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 
-def run_summary(trainer: TrimmedGRPOTrainer, model: ModelConfig, seconds: float) -> dict[str, Any]:
-    """What it took, for the report: command, seed, steps, seconds of this process (a resumed run's last part)."""
-    command = f"python {shlex.join(sys.argv)}"
+def run_summary(
+    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float
+) -> dict[str, Any]:
+    """What it took, for report and card: command, seed, steps, seconds of this process (a resumed run's last part)."""
+    command = redact(f"python {shlex.join(sys.argv)}")
     return {
         "command": command,
         "model": model.model_name_or_path,
@@ -176,7 +199,10 @@ def run_summary(trainer: TrimmedGRPOTrainer, model: ModelConfig, seconds: float)
         "seconds": round(seconds, 1),
         "hardware": hardware(),
         "processes": trainer.args.world_size,
-        "torch": torch.__version__,
+        "versions": versions(),
+        "data": data_of(script),
+        "recipe": script.given,
+        "adapter": model.use_peft,
     }
 
 

@@ -14,12 +14,14 @@ import datasets
 import transformers
 
 from mini_r1.recipe import RecipeError, parse_recipe
+from mini_r1.redact import protect_logs
 from mini_r1.training import run
 
 
 def main() -> int:
     """Parse, train, and return the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    protect_logs()
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
     try:
