@@ -1,4 +1,4 @@
-"""Keeps tokens out of logs, cards, samples and records: what looks like one, or is known to be one, becomes [REDACTED]."""
+"""Keeps tokens out of logs, cards, samples and records: what looks like one, or is known to be one, is replaced."""
 
 import logging
 import os

@@ -160,7 +160,8 @@ def _publish(
     trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, to: Destination | None, started: float
 ) -> HubPush | None:
     """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
-    trainer.create_model_card = lambda *args, **kwargs: None  # TRL's own, which it would write at each save
+    # TRL would write a card of its own at each save, before ours.
+    trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]
     if not trainer.is_world_process_zero():
         return None
     output = output_folder(trainer.args)

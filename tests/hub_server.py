@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.released.wait(60)
             self.close_connection = True
         elif fault == "drop":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"commitUrl\"")
+            self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"commitUrl"')
             self.close_connection = True
         elif isinstance(fault, int):
             self._send({"error": "out of order"}, fault)
