@@ -122,7 +122,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
         data=data,
         recipe=yaml.safe_dump(run.get("recipe") or {}, sort_keys=False, allow_unicode=True).rstrip(),
         results=results,
-        rows=_rows(results),
+        table=_table(results),
         curve=_curve(log),
     )
     return redact(str(card))
@@ -135,11 +135,13 @@ def _hub_id(name: Any) -> str | None:
     return text if text and not is_local and text.count("/") <= 1 else None
 
 
-def _rows(results: Sequence[Result]) -> list[list[str]]:
-    """The table of an evaluation: each metric with its value per model."""
+def _table(results: Sequence[Result]) -> str:
+    """An evaluation as Markdown: each metric with its value per model; empty without one."""
     if not results:
-        return []
-    return [[name, *(_cell(name, result.metrics.get(name)) for result in results)] for name in results[-1].metrics]
+        return ""
+    head = ["metric", *(result.model.replace("|", "\\|") for result in results)]
+    rows = [[name, *(_cell(name, result.metrics.get(name)) for result in results)] for name in results[-1].metrics]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _cell(name: str, measured: Interval | None) -> str:

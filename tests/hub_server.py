@@ -73,8 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the output belongs to the test."""
 
     def do_GET(self) -> None:
-        body = self._body()
-        del body
+        self._body()
         if urlsplit(self.path).path == "/api/whoami-v2" and self._allowed():
             access = {"displayName": "test", "role": self.state.role}
             self._send({"name": USER, "type": "user", "orgs": [], "auth": {"accessToken": access}})
@@ -109,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._send({"transfer": "basic", "objects": objects})
         elif "/commit/" in path:
-            self._commit(body)
+            self._commit(path, body)
         else:
             self._send({"error": f"no {path}"}, 404)
 
@@ -119,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.private.setdefault(repo, asked.get("visibility") == "private" or bool(asked.get("private")))
         self._send({"url": f"{self.state.endpoint}/{repo}", "name": repo}, 409 if exists else 200)
 
-    def _commit(self, body: bytes) -> None:
+    def _commit(self, path: str, body: bytes) -> None:
         self.state.seen_commits += 1
         fault = self.state.faults.pop(0) if self.state.faults else None
         if fault == "hang":
@@ -132,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"error": "out of order"}, fault)
         else:
             self._store([json.loads(line) for line in body.splitlines()])
-            url = f"{self.state.endpoint}/commit/{'0' * 40}"
+            url = f"{self.state.endpoint}/{path.split('/commit/')[0].removeprefix('/api/models/')}/commit/{'0' * 40}"
             self._send({"success": True, "commitOid": "0" * 40, "commitUrl": url})
 
     def _store(self, lines: list[dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ def test_an_evaluation_made_later_gets_into_the_card_and_leaves_with_its_model(t
     (tmp_path / "evaluation.json").write_text(evaluation(0.6))
     assert update_card(tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "| metric | run |\n|---|---|\n| pass@1 | 0.600 [0.500, 0.700] |\n" in card
+    assert "| metric | run |\n| --- | --- |\n| pass@1 | 0.600 [0.500, 0.700] |\n" in card
     checkpoint = tmp_path / "checkpoint-451"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
