@@ -7,6 +7,7 @@ without one (an earlier version's, one copied from the Hub) is judged by its fil
 """
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -310,6 +311,7 @@ def write_manifest(folder: Path, processes: int) -> None:
     draft.rename(folder / MANIFEST)
 
 
+@functools.cache  # PyTorch keeps every registration
 def load_across_cpu_processes() -> None:
     """Let a checkpoint be resumed by several processes on a CPU.
 
@@ -331,7 +333,8 @@ def restore_data_order(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
     Uses two private names of TRL, `_step` and `_get_train_sampler`; tests/test_training.py fails when they move.
     """
     epochs = int(json.loads((checkpoint.folder / STATE).read_text(encoding="utf-8")).get("epoch") or 0)
-    new_sampler = trainer._get_train_sampler
+    seams: Any = trainer
+    new_sampler: Any = trainer._get_train_sampler
 
     def advanced_sampler(dataset: Any = None) -> Any:
         sampler = new_sampler(dataset)
@@ -339,8 +342,19 @@ def restore_data_order(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
             torch.randperm(sampler.num_samples, generator=sampler.generator)  # as at the start of each epoch
         return sampler
 
-    trainer._get_train_sampler = advanced_sampler
-    trainer._step = checkpoint.step * trainer.args.gradient_accumulation_steps
+    seams._get_train_sampler = advanced_sampler
+    seams._step = checkpoint.step * trainer.args.gradient_accumulation_steps
+
+
+def train_nothing_if_done(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
+    """Keep the Trainer from one step too many when the checkpoint has all `max_steps` behind it; call before `train`.
+
+    It looks at the limit after a step only. Uses its private name `_run_epoch`; tests/test_training.py fails when that
+    moves.
+    """
+    if checkpoint.step >= trainer.args.max_steps > 0:
+        seams: Any = trainer
+        seams._run_epoch = lambda **_: None
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -356,7 +370,7 @@ def is_disk_full(error: BaseException) -> bool:
     return before is not None and is_disk_full(before)
 
 
-def disk_full_error(output: Path, step: int, model: torch.nn.Module) -> DiskFullError:
+def disk_full_error(output: Path, step: int, model: Any) -> DiskFullError:
     """What to tell the user when writing at `step` failed, after removing the checkpoint that was half written."""
     failed = output / f"checkpoint-{step}"
     if failed.is_dir() and missing(failed):
@@ -376,7 +390,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _estimated_bytes(model: torch.nn.Module) -> int:
+def _estimated_bytes(model: Any) -> int:
     """Weights, and two float32 moments of Adam for those that are trained."""
     sizes = [(getattr(p, "ds_numel", p.numel()), p.element_size(), p.requires_grad) for p in model.parameters()]
     return sum(count * (width + (8 if trained else 0)) for count, width, trained in sizes)

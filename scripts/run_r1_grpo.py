@@ -17,11 +17,13 @@ import transformers
 
 from mini_r1.preflight import run_preflight
 from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
+from mini_r1.redact import protect_logs
 
 
 def main() -> int:
     """Parse, train, and return the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    protect_logs()
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step

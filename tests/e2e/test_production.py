@@ -59,7 +59,14 @@ def needs() -> None:
 
 def production_command(folder: Path, **more: Any) -> list[str]:
     """The launch line of the README with the tiny recipe, and what a CPU needs instead of NCCL and bfloat16."""
-    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "--main_process_port", "0"]
+    accelerate = [
+        str(Path(sys.executable).with_name("accelerate")),
+        "launch",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
     for_cpu = {
         "use_cpu": False,  # else accelerate leaves DeepSpeed out
         "ddp_backend": "gloo",
