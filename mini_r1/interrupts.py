@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end long work at the next step boundary, with a checkpoint, instead of in the middle of one."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -20,6 +21,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.received_at = 0.0
+        # A launcher that is killed outright passes nothing on, and its workers would train on unseen.
+        self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def install(self) -> "StopRequest":
         """Take over both signals in this process (main thread only)."""
@@ -37,6 +40,8 @@ class StopRequest:
 
         A process that stopped alone would leave the others waiting for it in their next step.
         """
+        if self.launcher is not None and os.getppid() != self.launcher and self.received is None:
+            self.received = signal.SIGTERM
         if args.world_size > 1:
             number = torch.tensor(self.received or 0, device=args.device)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)

@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from mini_r1.checkpoints import missing
 from mini_r1.generation_server import LOG_NAME
 from requirements import require_module
 from test_generation_server import is_alive, wait_until
@@ -213,6 +214,21 @@ def test_nothing_is_left_of_a_trainer_that_is_killed(tmp_path: Path) -> None:
     first = min(trainers(folder))
     os.kill(first, signal.SIGKILL)
     assert run.wait(timeout=120) != 0
+    assert wait_until(lambda: processes_of(folder) == [], 30), processes_of(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """To all processes of the session, as Ctrl-C in a terminal and as a scheduler does it."""
+    folder = tmp_path / "run"
+    run = launch(folder, max_steps=400, save_steps=1000, eval_strategy="no", eval_on_start=False)
+    records = folder / "completion_samples" / "samples.jsonl"
+    assert wait_until(lambda: records.exists() or run.poll() is not None, 300)
+    os.killpg(run.pid, number)
+    run.wait(timeout=120)
+    log = (folder / "launch.log").read_text()
+    step = int(re.findall(r"stopped at step (\d+)", log)[0])
+    assert missing(folder / f"checkpoint-{step}") is None
     assert wait_until(lambda: processes_of(folder) == [], 30), processes_of(folder)
 
 

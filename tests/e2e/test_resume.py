@@ -160,6 +160,17 @@ def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(tmp_path: Path,
     assert not any(map(alive, pids))
 
 
+def test_workers_stop_in_order_when_their_launcher_is_killed(tmp_path: Path, small_arguments: list[str]) -> None:
+    """Nobody tells them, and nobody would end them."""
+    process = launch(DDP, small_arguments, tmp_path, *HALF, *ENDLESS)
+    wait_for(tmp_path / "checkpoint-2" / "complete.json", process)
+    pids = workers(process)
+    process.kill()
+    _, output = finish(process)  # the workers hold its end of the pipe, so this waits for them
+    assert "stopped at step" in output
+    assert not any(map(alive, pids))
+
+
 def test_a_full_disk_is_one_error_and_keeps_the_last_whole_checkpoint(
     tmp_path: Path, small_arguments: list[str]
 ) -> None:
