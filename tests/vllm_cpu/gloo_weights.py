@@ -8,6 +8,7 @@ which also tells vLLM's command line its version under the name `vllm`), and `si
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class GlooCommunicator:
 
 def register() -> None:
     """The plugin: runs in every process of vLLM, also when that is colocated with the trainer."""
-    import vllm.distributed.weight_transfer.nccl_engine as engine
-    import vllm.model_executor.layers.utils as layers
+    engine: Any = import_module("vllm.distributed.weight_transfer.nccl_engine")
+    layers: Any = import_module("vllm.model_executor.layers.utils")
 
     def plain_linear(layer: Any, remove_weight: bool) -> None:
         """No packing of weights for the CPU, so that they can be replaced in place, as on a GPU."""
