@@ -82,7 +82,6 @@ def execute(notebook: NotebookNode) -> NotebookNode:
         timeout=900,
         kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-        skip_cells_with_tag="",
     )
     hidden = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryDirectory() as folder, client.setup_kernel(env=os.environ | hidden | {"IPYTHONDIR": folder}):
