@@ -5,6 +5,7 @@ split that no puzzle crosses, held-out evaluation, samples kept on disk, and a r
 
 A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
 Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learning_rate 1e-4 --max_steps 20
+Only check and plan:    ... --config receipes/grpo-tiny-countdown.yaml --dry_run
 """
 
 import logging
@@ -14,8 +15,8 @@ import datasets
 import transformers
 
 from mini_r1.generation_server import GenerationServerError
-from mini_r1.recipe import RecipeError, parse_recipe
-from mini_r1.training import run
+from mini_r1.preflight import run_preflight
+from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
 
 
 def main() -> int:
@@ -24,10 +25,17 @@ def main() -> int:
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
     try:
+        # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
+        values = read_recipe()
+        status = run_preflight(*values)
+        if status or values[0].dry_run:
+            return status
         script, training, model = parse_recipe()
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    from mini_r1.training import run  # here, because a dry run takes seconds without it
+
     try:
         return run(script, training, model)
     except GenerationServerError as error:
