@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import get_quantization_config
@@ -24,11 +24,14 @@ LINEAR_LAYERS = 4 * 7  # four layers of q, k, v, o, gate, up, down
 def quantization() -> BitsAndBytesConfig:
     """As the recipe of the notebook asks for it."""
     recipe = parse_recipe(["--config", str(ROOT / "receipes" / "grpo-tiny-countdown-qlora.yaml")])
-    config: BitsAndBytesConfig = get_quantization_config(recipe[2])
+    config = get_quantization_config(recipe[2])
+    assert config is not None
     return config
 
 
-def load(quantization: BitsAndBytesConfig | None, targets: str | list[str] = "all-linear") -> PeftModel:
+def load(
+    quantization: BitsAndBytesConfig | None, targets: str | list[str] = "all-linear"
+) -> Any:  # a PeftModel, which is used as the PreTrainedModel that it wraps
     """The tiny base with fresh adapters, in bfloat16."""
     base = AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.bfloat16, quantization_config=quantization)
     torch.manual_seed(0)
