@@ -100,7 +100,7 @@ def test_a_merged_model_is_the_same_policy(quantization: BitsAndBytesConfig, tmp
     prepare_for_training(model)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            nn.init.normal_(parameter, std=2e-2)
+            nn.init.normal_(parameter, std=2e-1)
     model.save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
     puzzles, _ = build_prompts(generate_puzzles(8, seed=3, world=CorpusConfig().world), tokenizer, 64)
@@ -110,7 +110,7 @@ def test_a_merged_model_is_the_same_policy(quantization: BitsAndBytesConfig, tmp
     safe = mean_kl(model, merged, tokenizer, texts)
     with model.disable_adapter():
         nothing = mean_kl(merged, model, tokenizer, texts)
-    assert safe < 0.003
+    assert safe < 0.002
     naive = model.merge_and_unload()
     assert safe < 0.2 * mean_kl(merged, naive, tokenizer, texts)
     assert safe < 0.05 * nothing
