@@ -101,7 +101,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key == "tags"})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if not _is_transient(output)]
             for output in cell.outputs:
                 if "metadata" in output:
                     output.metadata = NotebookNode()
@@ -109,6 +109,11 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata = NotebookNode(kernelspec=kernel, language_info={"name": "python"})
     notebook.metadata[STAMP] = hashes(notebook)
     return notebook
+
+
+def _is_transient(output: NotebookNode) -> bool:
+    """Whether an output is a warning or a progress bar, in text or as a widget."""
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def problems(notebook: NotebookNode) -> list[str]:
