@@ -207,6 +207,11 @@ def get_world(name: str) -> World:
     return WORLDS[name]
 
 
+def is_on_hub(source: str) -> bool:
+    """Whether `load_countdown` would look for a source on the Hugging Face Hub."""
+    return not source.startswith(GENERATED_PREFIX) and not _looks_local(source)
+
+
 def _looks_local(source: str) -> bool:
     """A hub id is NAME or OWNER/NAME; all else, and whatever exists here, is a path."""
     return (

@@ -1,14 +1,49 @@
-"""Whether the Hub will take what a run pushes: there is a token, it is valid, and it may write. It is never shown."""
+"""Whether the Hub answers, and will take what a run pushes: a token that is valid and may write. It is never shown."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import datasets
 import httpx
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
+from mini_r1.countdown import is_on_hub
 from mini_r1.problems import Problem
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+
+
+ANSWER_SECONDS = 5.0
+
+
+def uses_hub(model: str, dataset: str) -> bool:
+    """Whether a run reads anything from the Hub or its cache."""
+    return not Path(model).is_dir() or is_on_hub(dataset)
+
+
+@contextmanager
+def offline_if_unreachable() -> Iterator[bool]:
+    """Ask once whether the Hub answers; where it does not, use its cache only, instead of trying for a minute per file.
+
+    The two libraries read their setting when imported, hence the change of theirs.
+    """
+    try:
+        httpx.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+        reachable = not constants.is_offline_mode()
+    except httpx.HTTPError:
+        reachable = False
+    if reachable:
+        yield True
+        return
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield False
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:

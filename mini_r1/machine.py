@@ -14,7 +14,7 @@ from typing import Literal
 
 from trl import GRPOConfig
 
-from mini_r1.launch import Launch
+from mini_r1.launch import Launch, read_launch
 from mini_r1.problems import Problem
 
 GIB = 2**30
@@ -47,6 +47,11 @@ def generation_kind(training: GRPOConfig) -> Generation:
     default_host = GRPOConfig.__dataclass_fields__["vllm_server_host"].default
     named = training.vllm_server_base_url is not None or training.vllm_server_host != default_host
     return "other server" if named else "own server"
+
+
+def uses_gpus(training: GRPOConfig) -> bool:
+    """Whether a recipe is for GPUs. `ddp_backend: gloo` is what several processes on a CPU talk through."""
+    return not training.use_cpu and training.ddp_backend != "gloo"
 
 
 def generation_gpu_ids(vllm_gpus: str | int | None) -> list[str]:
@@ -114,6 +119,8 @@ def assign_gpus(
     shown = ",".join(gpu.id for gpu in visible) or "none"
     if len(visible) < for_training + for_server:
         fix = "use a machine with more GPUs, or start fewer processes (accelerate launch --num_processes)"
+        if not visible:
+            fix += "; to train on the CPU set use_cpu: true and bf16: false"
         if for_server:
             fix += ", or generate on the training GPUs (vllm_mode: colocate), or name a running server "
             fix += "(vllm_server_base_url)"
@@ -132,6 +139,15 @@ def assign_gpus(
         return Assignment(training, ()), [Problem("vllm_gpus", vllm_gpus, allowed, fix)]
     server = tuple(by_id[gpu_id] for gpu_id in named) or (visible[-1],)
     return Assignment(training, server), []
+
+
+def server_gpus(training: GRPOConfig, vllm_gpus: str | None) -> list[str]:
+    """Where the server that this run starts goes, for its CUDA_VISIBLE_DEVICES; empty on a CPU."""
+    if not uses_gpus(training):
+        return []
+    launch = read_launch(os.environ, training.deepspeed)
+    assignment, _ = assign_gpus(visible_gpus(), launch, generation_kind(training), vllm_gpus)  # preflight has checked
+    return [gpu.id for gpu in assignment.generation]
 
 
 def machine_memory() -> int:

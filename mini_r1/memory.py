@@ -138,8 +138,10 @@ def _model_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
 
 
 def _held_bytes(step: Step, deepspeed: bool) -> int:
-    """Bytes of a trained weight as the forward pass sees it: DeepSpeed casts the model, autocast each matrix."""
-    return step.compute_bytes if deepspeed else step.weight_bytes
+    """Bytes of a trained weight: DeepSpeed casts the model, autocast each matrix, and PEFT makes adapters float32."""
+    if deepspeed:
+        return step.compute_bytes
+    return 4 if step.lora else step.weight_bytes
 
 
 def _frozen_size(shape: ModelShape, step: Step) -> float:
@@ -175,8 +177,8 @@ def _activations_how(step: Step) -> str:
 
 
 def residual_bytes(step: Step, launch: Launch) -> int:
-    """Bytes of a number in the residual stream: autocast leaves it in the type of the weights."""
-    return _held_bytes(step, launch.engine == "deepspeed")
+    """Bytes of a number in the residual stream: autocast leaves it in the type of the embeddings."""
+    return step.compute_bytes if launch.engine == "deepspeed" else step.weight_bytes
 
 
 def activations(shape: ModelShape, step: Step, launch: Launch) -> float:

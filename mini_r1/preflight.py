@@ -6,6 +6,7 @@ a machine without GPUs plans for another one: what this machine lacks is then sa
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from trl import GRPOConfig, ModelConfig
 from mini_r1.batch_plan import BatchPlan, plan_batches
 from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
 from mini_r1.countdown import GENERATED_PREFIX, load_countdown
-from mini_r1.hub_access import check_hub_access
+from mini_r1.hub_access import check_hub_access, offline_if_unreachable, uses_hub
 from mini_r1.launch import Launch, read_launch, share_findings, wait_until_shown
 from mini_r1.machine import (
     GIB,
@@ -29,6 +30,7 @@ from mini_r1.machine import (
     generation_kind,
     gpus_needed,
     machine_memory,
+    uses_gpus,
     visible_gpus,
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
@@ -88,7 +90,7 @@ class Plan:
     @property
     def on_gpu(self) -> bool:
         """Whether the recipe is for GPUs."""
-        return not self.training.use_cpu
+        return uses_gpus(self.training)
 
     @property
     def elsewhere(self) -> bool:
@@ -117,16 +119,20 @@ def check_run(
     """Check a recipe (read with `read_recipe` or parsed) against this launch and this machine."""
     report = Report()
     launch = read_launch(environ, training.deepspeed)
-    visible = visible_gpus(environ) if not training.use_cpu else []
+    visible = visible_gpus(environ) if uses_gpus(training) else []
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
-    shape = _check_model(plan, report)
-    if shape is not None:
-        _check_memory(plan, shape, report)
-        _check_disk(plan, shape, report)
-    _check_prompts(plan, batches, shape, report)
-    _check_services(plan, report)
+    remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
+    with offline_if_unreachable() if remote else nullcontext(True) as reachable:
+        if not reachable:
+            report.notes.append("the Hugging Face Hub can't be reached: only what this machine has already can be used")
+        shape = _check_model(plan, report)
+        if shape is not None:
+            _check_memory(plan, shape, report)
+            _check_disk(plan, shape, report)
+        _check_prompts(plan, batches, shape, report)
+        _check_services(plan, report)
     _estimate_cost(plan, report)
     report.summary = _summary(plan, batches)
     return report
@@ -145,14 +151,14 @@ def _check_batches(plan: Plan, report: Report) -> BatchPlan:
 def _check_gpus(plan: Plan, report: Report) -> None:
     """GPUs needed against GPUs visible, and which does what."""
     if not plan.on_gpu:
-        report.sections.append(("Machine", [("launch", plan.launch.describe()), ("device", "CPU (use_cpu: true)")]))
+        report.sections.append(("Machine", [("launch", plan.launch.describe()), ("device", "CPU")]))
         return
     training, generation = gpus_needed(plan.launch, plan.generation, plan.script.vllm_gpus)
     assignment, problems = assign_gpus(plan.visible, plan.launch, plan.generation, plan.script.vllm_gpus)
     needed = training + generation
     where = "on this machine" if plan.launch.machines == 1 else f"on machine {plan.launch.machine_rank}"
     if plan.elsewhere:
-        report.notes.append(f"the run needs {_count(needed)} {where}; this machine has none: planning for another one")
+        report.notes.append(f"the run needs {_count(needed)}; this machine has none: planning for another one")
     else:
         report.problems += problems
     rows = [
@@ -240,7 +246,7 @@ def _check_attention(plan: Plan, report: Report) -> None:
         report.notes.append(fallback)
 
 
-def step_of(plan_script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
+def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
     """What of a recipe decides over memory."""
     bits = bool(model.load_in_4bit or model.load_in_8bit)
     linear = (NF4_NESTED if model.use_bnb_nested_quant else NF4) if model.load_in_4bit else INT8
@@ -252,7 +258,7 @@ def step_of(plan_script: ScriptArguments, training: GRPOConfig, model: ModelConf
     share = float(training.vllm_gpu_memory_utilization) if generation == "colocate" else 0.0
     return Step(
         micro_batch=micro,
-        prompt=plan_script.max_prompt_length,
+        prompt=script.max_prompt_length,
         completion=int(training.max_completion_length or 0),
         weight_bytes=weights,
         compute_bytes=2 if mixed else weights,
@@ -264,8 +270,8 @@ def step_of(plan_script: ScriptArguments, training: GRPOConfig, model: ModelConf
         generated=at_a_time if generation == "transformers" else 0,
         vllm_share=share,
         vllm_sleeps=bool(training.vllm_enable_sleep_mode),
-        on_gpu=not training.use_cpu,
-        triton=not training.use_cpu,
+        on_gpu=uses_gpus(training),
+        triton=uses_gpus(training),
     )
 
 
@@ -285,7 +291,7 @@ def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
         report.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
     items = training_items(shape, step, plan.launch, capacity)
     device = "GPU" if plan.on_gpu else "process"
-    title = f"Memory per training {device} ({shape.parameters / 1e9:.2f} B parameters; formulas: mini_r1/memory.py)"
+    title = f"Memory per training {device} ({_parameters(shape)}; formulas: mini_r1/memory.py)"
     needed = peak(items) if plan.on_gpu else peak(items) * plan.launch.local_processes
     report.sections.append((title, _item_rows(items, peak(items), capacity)))
     if capacity and needed > capacity:
@@ -297,6 +303,11 @@ def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
         report.notes.append(f"memory is tight: {_gib(needed)} of {_gib(capacity)}; {_less_memory(plan, step)}")
     if plan.generation == "own server":
         _check_server_memory(plan, shape, step, capacity, report)
+
+
+def _parameters(shape: ModelShape) -> str:
+    count = shape.parameters
+    return f"{count / 1e9:.2f} B parameters" if count >= 1e8 else f"{count / 1e6:.2f} M parameters"
 
 
 def _gib(size: float) -> str:

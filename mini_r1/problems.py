@@ -8,7 +8,7 @@ class Problem:
     """One reason not to start: the setting, its value, what is allowed and what to do.
 
     >>> print(Problem("num_generations", 7, "a divisor of 192", "use 6 or 8"))
-    num_generations=7: allowed is a divisor of 192. Fix: use 6 or 8
+    num_generations is 7; needed: a divisor of 192. Fix: use 6 or 8
     """
 
     name: str
@@ -17,4 +17,4 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.name}={self.value}: allowed is {self.allowed}. Fix: {self.fix}"
+        return f"{self.name} is {self.value}; needed: {self.allowed}. Fix: {self.fix}"

@@ -7,10 +7,12 @@ them.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig, TrlParser
 
@@ -59,6 +61,7 @@ class ScriptArguments:
     )
     seconds_per_step: float | None = field(default=None, metadata={"help": "For the estimate of time and cost"})
     gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
+    given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
 
 
 def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
@@ -82,6 +85,7 @@ def _parse(
     except ValueError as error:
         raise RecipeError(f"the recipe can't be used: {error}") from error
     _check_values(script, training, model)
+    script.given = _given(arguments, script, training, model)
     return script, training, model
 
 
@@ -99,6 +103,18 @@ def read_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments
         RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
     """
     return _parse(arguments, _Values)
+
+
+def _given(arguments: Sequence[str], *parsed: Any) -> dict[str, Any]:
+    """The keys that the recipe and the command line set, with the values that hold; never a token."""
+    keys: list[str] = []
+    if "--config" in arguments:
+        path = Path(arguments[list(arguments).index("--config") + 1])
+        keys += yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    keys += [word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
+    values = {key: getattr(part, key) for key in keys for part in parsed if hasattr(part, key)}
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    return {key: value for key, value in plain.items() if not key.endswith("_token")}
 
 
 def _check_config_file(arguments: Sequence[str]) -> None:

@@ -47,14 +47,17 @@ class SampleRecorder:
         return observed
 
     def rewind(self, step: int) -> None:
-        """Forget what was recorded at or after `step`, because a resumed run does those steps again."""
+        """Forget what was recorded after the checkpoint of `step`, because a resumed run does it again.
+
+        Training samples carry the steps done before theirs; the evaluation at `step` came before its checkpoint.
+        """
         path = self.folder / RECORDS
         if not self.writes or not path.exists():
             return
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for name in (RECORDS, ALL_TEXT, SUCCESS_TEXT):
             (self.folder / name).unlink(missing_ok=True)
-        self._write([record for record in records if record["step"] < step])
+        self._write([r for r in records if r["step"] < step + (r["split"] == "test")])
 
     def _record(
         self,

@@ -1,7 +1,6 @@
 """One GRPO run from recipe to saved model: data, trainer, resume, evaluation before, during and after."""
 
 import functools
-import json
 import logging
 import platform
 import shlex
@@ -16,16 +15,28 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1.checkpoints import (
+    Checkpoint,
+    WriteManifest,
+    choose_checkpoint,
+    disk_full_error,
+    is_disk_full,
+    load_across_cpu_processes,
+    restore_data_order,
+    train_nothing_if_done,
+)
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
 from mini_r1.generation_server import generation_server, limit_requests
+from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
+from mini_r1.model_card import CardWriter, data_of, versions, write_card
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
+from mini_r1.redact import redact
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.samples import RewardFunction, SampleRecorder
 from mini_r1.trimming import TrimmedGRPOTrainer
@@ -33,7 +44,6 @@ from mini_r1.trimming import TrimmedGRPOTrainer
 logger = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "completion_samples"
-SUMMARY = "run.json"
 
 
 def prepare_datasets(script: ScriptArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
@@ -62,21 +72,6 @@ def prepare_datasets(script: ScriptArguments, tokenizer: PreTrainedTokenizerBase
 def output_folder(training: TrainingArguments) -> Path:
     """Where everything of the run goes; `TrainingArguments` fills in a name if the recipe gives none."""
     return Path(str(training.output_dir))
-
-
-def find_checkpoint(training: GRPOConfig) -> str | None:
-    """The checkpoint to go on from: the one that the user names, else the last one in the output folder, if any."""
-    if training.resume_from_checkpoint:
-        return str(training.resume_from_checkpoint)
-    output = output_folder(training)
-    return get_last_checkpoint(str(output)) if output.is_dir() else None
-
-
-def steps_done(checkpoint: str | None) -> int:
-    """The optimizer steps behind a checkpoint; 0 without one."""
-    if checkpoint is None:
-        return 0
-    return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"])
 
 
 def build_trainer(
@@ -122,30 +117,77 @@ def build_trainer(
 def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
     """Train, or go on with a run that was interrupted, and save the model.
 
+    Raises:
+        CheckpointError: this launch can't go on from the checkpoint that is there.
+        DiskFullError: while training; the last whole checkpoint is kept.
+
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
     started = time.monotonic()
-    checkpoint = find_checkpoint(training)
-    resumed_at = steps_done(checkpoint)
+    destination = take_over_push(training)
+    checkpoint = choose_checkpoint(training)
     if checkpoint:
-        logger.warning("going on from %s (step %d)", checkpoint, resumed_at)
+        logger.warning("going on from %s (step %d)", checkpoint.folder, checkpoint.step)
         training.eval_on_start = False
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
-    recorder.rewind(resumed_at)
+    recorder.rewind(checkpoint.step if checkpoint else 0)
     stop = StopRequest().install()
-    with generation_server(script, training, model, gpus=()):
+    with generation_server(script, training, model):
         trainer = build_trainer(script, training, model, recorder)
         limit_requests(trainer, script.vllm_request_timeout)
         trainer.add_callback(StopOnRequest(stop))
-        trainer.train(resume_from_checkpoint=checkpoint)
-        if stop.received is not None:
-            print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+        trainer.add_callback(WriteManifest())
+        push = _publish(trainer, script, model, destination, started)
+        if checkpoint:
+            load_across_cpu_processes()
+            restore_data_order(trainer, checkpoint)
+            train_nothing_if_done(trainer, checkpoint)
+        if stop.agreed(training):  # while everything was loading
+            return stop.exit_status
+        _train(trainer, checkpoint)
+        if stop.agreed(training):
+            if trainer.is_world_process_zero():
+                print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+            if push:
+                push.stop()
             return stop.exit_status
         _finish(trainer, script, model, time.monotonic() - started)
+    if push:  # after the last barrier, so that no other process waits for the upload
+        push.finish()
     return 0
+
+
+def _publish(
+    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, to: Destination | None, started: float
+) -> HubPush | None:
+    """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
+    # TRL would write a card of its own at each save, before ours.
+    trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    if not trainer.is_world_process_zero():
+        return None
+    output = output_folder(trainer.args)
+    trainer.add_callback(CardWriter(output, lambda: run_summary(trainer, script, model, time.monotonic() - started)))
+    push = HubPush(to, output) if to else None
+    if push:
+        trainer.add_callback(push)
+    return push
+
+
+def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
+    """Train to the end, or until all processes have agreed to stop.
+
+    Raises:
+        DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full_error(output_folder(trainer.args), trainer.state.global_step, trainer.model) from error
 
 
 def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:
@@ -158,16 +200,16 @@ def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelCo
     trainer.save_model(str(output))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        trainer.create_model_card(model_name=output.name, dataset_name=script.dataset_id_or_path, tags=["countdown"])
-        summary = run_summary(trainer, model, seconds)
-        (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_card(output, run_summary(trainer, script, model, seconds), trainer.state.log_history)
         print(f"{trainer.state.global_step} steps, {seconds / 60:.1f} min; model saved in {output}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 
-def run_summary(trainer: TrimmedGRPOTrainer, model: ModelConfig, seconds: float) -> dict[str, Any]:
-    """What it took, for the report: command, seed, steps, seconds of this process (a resumed run's last part)."""
-    command = f"python {shlex.join(sys.argv)}"
+def run_summary(
+    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float
+) -> dict[str, Any]:
+    """What it took, for report and card: command, seed, steps, seconds of this process (a resumed run's last part)."""
+    command = redact(f"python {shlex.join(sys.argv)}")
     return {
         "command": command,
         "model": model.model_name_or_path,
@@ -176,7 +218,10 @@ def run_summary(trainer: TrimmedGRPOTrainer, model: ModelConfig, seconds: float)
         "seconds": round(seconds, 1),
         "hardware": hardware(),
         "processes": trainer.args.world_size,
-        "torch": torch.__version__,
+        "versions": versions(),
+        "data": data_of(script),
+        "recipe": script.given,
+        "adapter": model.use_peft,
     }
 
 

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
+from mini_r1.model_card import CARD, EVALUATION, update_card
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -171,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         del model  # before the next one is loaded
     print(format_table(results))
+    if args.out is not None and args.out.name == EVALUATION and update_card(args.out.parent):
+        print(f"\nthe results are now in {args.out.parent / CARD}")
     return 0
 
 

@@ -1,25 +1,12 @@
-"""Recipes: every one in the repo parses, and a bad one is refused with one message that says what to do."""
+"""Recipes: read as written, and a bad one is refused with one message that says what to do."""
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from mini_r1.recipe import RecipeError, attention_implementation, model_init_kwargs, parse_recipe
 
-RECEIPES = sorted((Path(__file__).parents[1] / "receipes").glob("*.yaml"))
 TINY = str(Path(__file__).parents[1] / "receipes" / "grpo-tiny-countdown.yaml")
-
-
-@pytest.mark.parametrize("path", RECEIPES, ids=lambda path: path.stem)
-def test_every_recipe_parses(path: Path) -> None:
-    here = (
-        [] if torch.cuda.is_available() else ["--use_cpu", "true", "--bf16", "false"]
-    )  # else TrainingArguments refuse
-    script, training, model = parse_recipe(["--config", str(path), *here])
-    assert model.model_name_or_path
-    assert training.max_steps > 0
-    assert script.max_samples > 0
 
 
 def test_the_command_line_overrides_the_recipe() -> None:

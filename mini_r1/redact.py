@@ -1,0 +1,77 @@
+"""Keeps tokens out of logs, cards, samples and records: what looks like one, or is known to be one, is replaced."""
+
+import logging
+import os
+import re
+import sys
+from types import TracebackType
+from typing import Any
+
+from huggingface_hub import get_token
+
+REDACTED = "[REDACTED]"
+SHORTEST = 8  # a shorter value is no token, and would blot out ordinary words
+_IN_THE_ENVIRONMENT = re.compile(r"(^|_)(TOKEN|API_KEY|SECRET)$")
+_SHAPES = (
+    re.compile(r"\bhf_(?:oauth_|jwt_)?[A-Za-z0-9]{8,}"),
+    re.compile(r"(?<=Bearer )[^\s'\"]+"),
+    re.compile(r"(?<=_token[= ])[^\s'\",]+"),  # --hub_token VALUE, hub_token=VALUE
+    re.compile(r"(?<=_token: )[^\s'\",]+"),  # hub_token: VALUE, in YAML
+    re.compile(r"(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)"),  # user:password in an address
+)
+_known: set[str] = set()
+
+
+def remember(*secrets: str | None) -> None:
+    """Redact these texts from now on, whatever they look like; the parts around white space in them too."""
+    parts = [part for secret in secrets if secret for part in (secret, secret.strip(), *secret.split())]
+    _known.update(part for part in parts if len(part) >= SHORTEST)
+
+
+def redact(text: str) -> str:
+    """Return the text without tokens.
+
+    >>> redact("python run.py --hub_token hf_abcdefghijkl --seed 1")
+    'python run.py --hub_token [REDACTED] --seed 1'
+    """
+    for secret in sorted(_known, key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    for shape in _SHAPES:
+        text = shape.sub(REDACTED, text)
+    return text
+
+
+def protect_logs() -> None:
+    """Redact every log record and every traceback of this process, whichever library it comes from.
+
+    Done where records are made, since transformers, huggingface_hub and vLLM each have handlers of their own, which a
+    filter of ours would not reach.
+    """
+    remember(get_token(), *(value for name, value in os.environ.items() if _IN_THE_ENVIRONMENT.search(name)))
+    if getattr(logging.getLogRecordFactory(), "redacts", False):
+        return
+    make, show = logging.getLogRecordFactory(), sys.excepthook
+
+    def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.msg, record.args = redact(_message(record)), ()
+        if record.exc_info:  # a formatter takes the text if there is one
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return record
+
+    def redacted_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            show(kind, error, traceback)
+        else:
+            print(redact(logging.Formatter().formatException((kind, error, traceback))), file=sys.stderr)
+
+    redacted.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(redacted)
+    sys.excepthook = redacted_traceback
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # wrong arguments: what logging itself would only complain about
+        return f"{record.msg} {record.args}"

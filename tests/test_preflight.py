@@ -1,0 +1,275 @@
+"""The preflight: each thing that would fail after minutes of loading is found in seconds, with its fix."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from transformers import AutoTokenizer
+
+from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from mini_r1.hub_access import check_hub_access
+from mini_r1.launch import Launch
+from mini_r1.machine import Gpu, assign_gpus, gpus_needed, visible_gpus
+from mini_r1.preflight import Report, check_run
+from mini_r1.recipe import read_recipe
+from requirements import require_module
+
+GIB = 2**30
+NODE = [Gpu(str(index), "H100", 80 * GIB) for index in range(4)]
+THREE = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "ACCELERATE_USE_DEEPSPEED": "true"}
+UNREACHABLE = "http://127.0.0.1:9"
+ON_GPUS = {"use_cpu": False, "bf16": True, "use_vllm": True, "vllm_mode": "server", "num_generations": 8}
+
+
+def check(environ: dict[str, str] | None = None, **more: object) -> Report:
+    """The preflight of the tiny recipe with some keys changed."""
+    flags = [text for key, value in more.items() for text in (f"--{key}", str(value))]
+    return check_run(*read_recipe(["--config", str(TINY_RECIPE), *flags]), environ or {})
+
+
+def names(report: Report) -> list[str]:
+    return [problem.name for problem in report.problems]
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A stand-in for the driver's nvidia-smi, since there is no GPU here; the launch is 3 processes of ZeRO-3."""
+    program = tmp_path / "nvidia-smi"
+    lines = "\\n".join(f"GPU-{index}abc, NVIDIA H100 80GB HBM3, 81559" for index in range(4))
+    program.write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return {**THREE, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+
+
+def test_the_tiny_recipe_is_ready() -> None:
+    report = check()
+    assert report.problems == []
+    assert report.verdict().startswith("preflight: ready: 16 prompts x 8 completions a step")
+    assert "\n" not in report.verdict()
+
+
+def test_the_table_has_every_section() -> None:
+    titles = " ".join(title for title, _ in check(seconds_per_step=3, gpu_hour_rate=2).sections)
+    for word in ("Batch", "Machine", "Memory", "Disk", "Prompts", "Cost"):
+        assert word in titles
+
+
+@pytest.mark.slow
+def test_the_readmes_command_plans_the_node_on_a_machine_without_gpus_or_network() -> None:
+    """All three processes, launched for real."""
+    require_module("deepspeed", "pip install -r requirements-dev.txt")
+    command = [
+        *(str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "3", "--config_file"),
+        *("configs/accelerate_configs/deepspeed_zero3.yaml", "scripts/run_r1_grpo.py"),
+        *("--config", "receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml", "--dry_run"),
+    ]
+    environment = {**os.environ, "HF_ENDPOINT": UNREACHABLE, "HF_HOME": "/nonexistent", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0  # the model can't be had
+    for text in (
+        "prompts per step          24",
+        "192 = 3 ranks x 8 per device x 8 accumulation",
+        "4 on this machine: 3 training + 1 generation",
+        "the run needs 4 GPUs; this machine has none",
+        "3.09 B parameters",
+        "model_name_or_path is Qwen/Qwen2.5-3B-Instruct",
+    ):
+        assert done.stdout.count(text) == 1, text
+
+
+def test_a_dry_run_trains_nothing_and_ends_with_0(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/run_r1_grpo.py", "--config", str(TINY_RECIPE), "--dry_run"]
+    done = subprocess.run([*command, "--output_dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("preflight: ready")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- GPUs ----------------------------------------------------------------------------------------------------------
+
+
+def test_four_gpus_serve_three_ranks_and_a_server(four_gpus: dict[str, str]) -> None:
+    report = check(four_gpus, **ON_GPUS)
+    assert report.problems == []
+    assert "training on 0,1,2, generation on 3" in report.table()
+
+
+def test_a_gpu_too_few_is_refused_with_the_two_settings_that_help(four_gpus: dict[str, str]) -> None:
+    report = check({**four_gpus, "CUDA_VISIBLE_DEVICES": "0,1,2"}, **ON_GPUS)
+    (problem,) = report.problems
+    assert problem.allowed == "at least 4 (3 training + 1 generation)"
+    assert "vllm_mode: colocate" in problem.fix
+    assert "vllm_server_base_url" in problem.fix
+
+
+def test_a_launch_without_gpus_is_refused_and_a_dry_run_is_not() -> None:
+    assert names(check(THREE, **ON_GPUS)) == ["visible GPUs"]
+    report = check(THREE, **ON_GPUS, dry_run=True)
+    assert report.problems == []
+    assert "needs 4 GPUs" in report.table()
+
+
+def test_gloo_on_a_machine_without_gpus_trains_on_the_cpu() -> None:
+    assert check({"WORLD_SIZE": "2"}, **ON_GPUS, ddp_backend="gloo").problems == []
+
+
+@pytest.mark.parametrize("vllm_gpus", ["0", "2,3", "7", "3,3"])
+def test_the_servers_gpus_are_free_ones(vllm_gpus: str, four_gpus: dict[str, str]) -> None:
+    assert names(check(four_gpus, **ON_GPUS, vllm_gpus=vllm_gpus)) in (["vllm_gpus"], ["visible GPUs"])
+
+
+def test_two_gpus_can_serve_as_one() -> None:
+    launch = Launch(processes=2, local_processes=2)
+    assignment, problems = assign_gpus(NODE, launch, "own server", "2,3")
+    assert problems == []
+    assert [gpu.id for gpu in assignment.generation] == ["2", "3"]
+
+
+def test_only_the_first_of_several_machines_has_a_server() -> None:
+    machines = [Launch(processes=6, local_processes=3, rank=rank) for rank in (0, 3)]
+    assert [gpus_needed(launch, "own server", None) for launch in machines] == [(3, 1), (3, 0)]
+    assert gpus_needed(machines[0], "other server", None) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"), [("2,0", ["2", "0"]), ("", []), ("1,9,2", ["1"]), ("GPU-3", ["GPU-3"]), ("-1", [])]
+)
+def test_visible_gpus_are_those_that_cuda_sees(wanted: str, ids: list[str], four_gpus: dict[str, str]) -> None:
+    """Its order, and nothing from the first unknown id on."""
+    assert [gpu.id for gpu in visible_gpus({"CUDA_VISIBLE_DEVICES": wanted})] == ids
+    assert len(visible_gpus({})) == 4
+
+
+# --- model, memory, disk, prompts ----------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused_with_what_saves_most(four_gpus: dict[str, str]) -> None:
+    report = check(four_gpus, **ON_GPUS, gpu_memory_gb=1)
+    problem = next(p for p in report.problems if p.name == "memory per training GPU")
+    assert problem.allowed == "at most 1.0 GiB"
+    assert "gradient_checkpointing: true" in problem.fix
+
+
+def test_a_full_disk_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mini_r1.preflight.free_bytes", lambda folder: 30 * 2**20)
+    assert names(check()) == ["free disk"]
+    assert check(save_total_limit=1, save_only_model=True).problems == []
+
+
+def test_completions_longer_than_the_model_are_refused() -> None:
+    (problem,) = check(max_completion_length=600).problems
+    assert problem.fix == "set max_completion_length: 480"
+
+
+def test_an_unknown_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", UNREACHABLE)
+    report = check(model_name_or_path="nobody/nothing")
+    assert names(report) == ["model_name_or_path"]
+    assert "can't be reached" in report.table()
+
+
+def test_a_tokenizer_that_loses_the_prefill_is_refused(tmp_path: Path) -> None:
+    """The cause of a format reward that stays at 0."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
+    tokenizer.chat_template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    (problem,) = check(tokenizer_name_or_path=tmp_path).problems
+    assert problem.name == "the prompt"
+
+
+def test_a_data_set_without_the_columns_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "puzzles.jsonl"
+    file.write_text(json.dumps({"numbers": [1, 2], "target": 3}) + "\n")
+    (problem,) = check(dataset_id_or_path=file).problems
+    assert problem.name == "dataset_id_or_path"
+    assert "no column 'nums'" in str(problem)
+
+
+def test_too_few_puzzles_for_a_batch_are_refused() -> None:
+    assert names(check(max_samples=10)) == ["max_samples"]
+
+
+def test_the_cost_is_gpus_times_hours_times_rate(four_gpus: dict[str, str]) -> None:
+    table = check(four_gpus, **ON_GPUS, max_steps=360, seconds_per_step=10, gpu_hour_rate=3).table()
+    assert "4.0 on 4 GPUs" in table
+    assert "12.00 at 3 per GPU hour" in table
+
+
+# --- the Hub -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """A local server that answers the Hub's whoami for the token "good", with the role that a test sets."""
+    token: dict[str, object] = {"role": "write"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["Authorization"] == "Bearer hf_good"
+            account = {"name": "me", "orgs": [{"name": "team"}], "auth": {"accessToken": token}}
+            body = json.dumps(account if known else {"error": "Invalid token"}).encode()
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    yield token
+    server.shutdown()
+    server.server_close()
+
+
+def push(**more: object) -> tuple[str | None, str]:
+    flags = [text for key, value in more.items() for text in (f"--{key}", str(value))]
+    _, training, _ = read_recipe(["--config", str(TINY_RECIPE), "--push_to_hub", "true", *flags])
+    line, problem = check_hub_access(training)
+    return line, str(problem or "")
+
+
+def test_a_token_that_may_write_is_fine(hub: dict[str, object]) -> None:
+    assert push() == ("pushes as me (write token) to me/(name of the output folder)", "")
+    assert push(hub_model_id="team/model")[1] == ""
+
+
+def test_a_token_that_may_only_read_is_refused(hub: dict[str, object]) -> None:
+    hub["role"] = "read"
+    assert "a read token of me" in push()[1]
+
+
+def test_a_fine_grained_token_needs_the_right_for_the_owner(hub: dict[str, object]) -> None:
+    hub["role"] = "fineGrained"
+    hub["fineGrained"] = {"scoped": [{"entity": {"name": "me"}, "permissions": ["repo.write"]}]}
+    assert push()[1] == ""
+    assert "may write to team" in push(hub_model_id="team/model")[1]
+
+
+def test_somebody_elses_repository_is_refused(hub: dict[str, object]) -> None:
+    assert "hub_model_id is other/model" in push(hub_model_id="other/model")[1]
+
+
+def test_a_rejected_token_is_said_and_not_shown(hub: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    message = push()[1]
+    assert "rejected by the Hub" in message
+    assert "hf_secret" not in message
+
+
+def test_no_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("mini_r1.hub_access.get_token", lambda: None)
+    assert "HF_TOKEN is not set" in push()[1]

@@ -1,0 +1,103 @@
+"""Every recipe and accelerate configuration in the repo: accepted by the real parsers, and as its header says."""
+
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from conftest import ROOT
+from mini_r1.batch_plan import plan_batches
+from mini_r1.launch import Launch, read_launch
+from mini_r1.memory import peak, training_items
+from mini_r1.model_shape import measure_shape, published_config
+from mini_r1.preflight import step_of
+from mini_r1.recipe import parse_recipe, read_recipe
+
+RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs" / "accelerate_configs").glob("*.yaml"))
+ON_A_CPU = ["--use_cpu", "true", "--bf16", "false", "--tf32", "false"]  # a GPU's number formats raise without one
+ORIGINAL = ROOT / "receipes" / "grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml"
+# processes and GiB of the header's hardware
+HARDWARE = {
+    "grpo-qwen-2.5-3b-deepseek-r1-countdown": (3, 80),
+    "grpo-qwen-2.5-3b-modern-countdown": (3, 80),
+    "grpo-qwen-2.5-1.5b-one-gpu-countdown": (1, 80),
+    "grpo-qwen-2.5-7b-8-gpus-countdown": (7, 80),
+    "grpo-qwen-2.5-3b-qlora-l4-countdown": (1, 22.5),
+}
+GIB = 2**30
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_trl_takes_every_recipe(path: Path) -> None:
+    """With its real parser, GRPOConfig and all."""
+    script, training, model = parse_recipe(["--config", str(path), *ON_A_CPU])
+    assert model.model_name_or_path
+    assert training.max_steps > 0
+    assert script.max_prompt_length > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_read_without_its_gpus(path: Path) -> None:
+    """The values are those that TRL would parse."""
+    _, read, _ = read_recipe(["--config", str(path)])
+    _, parsed, _ = parse_recipe(["--config", str(path), *ON_A_CPU])
+    names = ("learning_rate", "beta", "num_generations", "max_steps", "temperature", "loss_type", "warmup_steps")
+    assert [getattr(read, name) for name in names] == [getattr(parsed, name) for name in names]
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_batches_and_memory_fit_the_hardware_of_the_header(name: str) -> None:
+    processes, memory = HARDWARE[name]
+    script, training, model = read_recipe(["--config", str(ROOT / "receipes" / f"{name}.yaml")])
+    assert plan_batches(training, processes)[1] == []
+    launch = Launch(processes, processes, engine="deepspeed", zero_stage=3) if processes > 1 else Launch()
+    shape = measure_shape(published_config(str(model.model_name_or_path)), model)
+    needed = peak(training_items(shape, step_of(script, training, model), launch, int(memory * GIB))) / GIB
+    assert needed < 0.95 * memory
+    header = (ROOT / "receipes" / f"{name}.yaml").read_text()
+    assert f"about {needed:.0f} GiB" in header
+    for word in ("Hardware:", "Memory:", "Disk:", "Time:"):
+        assert word in header
+
+
+def test_the_originals_hyperparameters() -> None:
+    """As published: https://www.philschmid.de/mini-deepseek-r1."""
+    script, training, model = read_recipe(["--config", str(ORIGINAL)])
+    assert model.model_name_or_path == "Qwen/Qwen2.5-3B-Instruct"
+    assert (training.learning_rate, training.lr_scheduler_type, training.warmup_steps) == (5e-7, "cosine", 0.03)
+    assert (training.beta, training.num_generations, training.max_steps) == (0.001, 8, 450)
+    assert (script.max_prompt_length, training.max_completion_length) == (256, 1024)
+    assert (training.save_steps, training.seed, training.report_to) == (25, 42, ["tensorboard"])
+    assert (training.push_to_hub, training.hub_strategy) == (True, "every_save")
+    assert training.use_vllm
+    assert training.vllm_mode == "server"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_takes_every_configuration(path: Path) -> None:
+    """With its own loader, which refuses unknown keys."""
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("environment", "engine", "stage"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "deepspeed", 3),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "deepspeed", 2),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "true"}, "fsdp", 3),
+        ({}, "ddp", 0),
+    ],
+)
+def test_the_launch_is_read_from_the_environment(environment: dict[str, str], engine: str, stage: int) -> None:
+    launch = read_launch({"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3", "RANK": "4", "LOCAL_RANK": "1", **environment})
+    assert (launch.engine, launch.zero_stage) == (engine, stage)
+    assert (launch.machines, launch.machine_rank, launch.local_processes) == (2, 1, 3)
+
+
+def test_a_deepspeed_file_of_the_recipe_goes_first(tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text('{"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}')
+    launch = read_launch({"WORLD_SIZE": "2"}, str(file))
+    assert (launch.engine, launch.zero_stage, launch.offload_optimizer) == ("deepspeed", 3, True)
