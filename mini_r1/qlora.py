@@ -179,7 +179,7 @@ def _base_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def _format(layer: Linear4bit) -> str:
-    state = layer.weight.quant_state
+    state = cast(Any, layer.weight).quant_state
     if state is None:
         return "not quantised yet"
     nested = "double quantisation" if state.nested else "single quantisation"
