@@ -11,7 +11,7 @@ EXIT_STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class StopRequest:
-    """Remembers that Ctrl-C or SIGTERM has come; a second Ctrl-C interrupts at once."""
+    """Remembers that Ctrl-C or SIGTERM has come; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -29,11 +29,9 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return  # schedulers and launchers pass SIGTERM on, so that it comes several times
+            raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        print(f"\n{self.received.name}: saving a checkpoint after this step (Ctrl-C to stop at once)", flush=True)
+        print(f"\n{self.received.name}: saving a checkpoint after this step (once more to stop at once)", flush=True)
 
 
 def leave_signals_to_parent(worker: int) -> None:
