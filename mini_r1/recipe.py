@@ -41,6 +41,12 @@ class ScriptArguments:
     length_buckets: int = field(
         default=1, metadata={"help": "Parts, by length, in which a batch's log-probabilities are computed"}
     )
+    vllm_server_args: str | None = field(
+        default=None, metadata={"help": "More arguments for the `vllm serve` that the run starts, as one string"}
+    )
+    vllm_request_timeout: float = field(
+        default=1800.0, metadata={"help": "Seconds that the generation server may take for one batch"}
+    )
     samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
 
 

@@ -20,6 +20,7 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
+from mini_r1.generation_server import generation_server, limit_requests
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
@@ -138,13 +139,15 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(resumed_at)
     stop = StopRequest().install()
-    trainer = build_trainer(script, training, model, recorder)
-    trainer.add_callback(StopOnRequest(stop))
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.received is not None:
-        print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
-        return stop.exit_status
-    _finish(trainer, script, model, time.monotonic() - started)
+    with generation_server(script, training, model, gpus=()):
+        trainer = build_trainer(script, training, model, recorder)
+        limit_requests(trainer, script.vllm_request_timeout)
+        trainer.add_callback(StopOnRequest(stop))
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if stop.received is not None:
+            print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+            return stop.exit_status
+        _finish(trainer, script, model, time.monotonic() - started)
     return 0
 
 

@@ -13,6 +13,7 @@ import sys
 import datasets
 import transformers
 
+from mini_r1.generation_server import GenerationServerError
 from mini_r1.recipe import RecipeError, parse_recipe
 from mini_r1.training import run
 
@@ -27,7 +28,11 @@ def main() -> int:
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return run(script, training, model)
+    try:
+        return run(script, training, model)
+    except GenerationServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-# Of TRL and transformers, for what a recipe leaves out.
-DEFAULTS = {"output_dir": "trainer_output", "use_vllm": False, "vllm_mode": "colocate", "vllm_gpus": 1}
+# For what a recipe leaves out: as in TRL, transformers and mini_r1.recipe.
+DEFAULTS = {"output_dir": "trainer_output", "use_vllm": False, "vllm_mode": "colocate", "vllm_gpus": None}
 
 
 def override_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def main() -> int:
     values = DEFAULTS | recipe | override_values(sys.argv[2:])
     has_address = values.get("vllm_server_base_url") or values.get("vllm_server_host")
     wants_server = values["use_vllm"] is True and values["vllm_mode"] == "server" and not has_address
-    print(values["output_dir"], "yes" if wants_server else "no", values["vllm_gpus"], sep="\n")
+    gpus = str(values["vllm_gpus"]).split(",")  # of one machine, such as "2,3"
+    print(values["output_dir"], "yes" if wants_server else "no", len(gpus), sep="\n")
     return 0
 
 

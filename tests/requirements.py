@@ -1,7 +1,9 @@
 """What a test needs beyond Python: it is skipped where that is missing, or fails where nothing may be skipped."""
 
+import importlib.util
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -10,9 +12,20 @@ REQUIRE_ALL = "MINI_R1_REQUIRE_ALL"
 
 def require_program(name: str) -> str:
     """Return the path of a program on PATH; without one skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1."""
-    if path := shutil.which(name):
-        return path
-    reason = f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})"
+    path = shutil.which(name)
+    if path is None:
+        refuse(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})")
+    return path
+
+
+def require_module(name: str, install: str) -> None:
+    """Skip the test without a Python module, or fail it if MINI_R1_REQUIRE_ALL is 1; `install` is what brings it."""
+    if importlib.util.find_spec(name) is None:
+        refuse(f"no Python module {name!r}: {install}")
+
+
+def refuse(reason: str) -> NoReturn:
+    """Skip the test for a reason, or fail it if MINI_R1_REQUIRE_ALL is 1."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason}; {REQUIRE_ALL}=1 forbids to skip")
     pytest.skip(reason)

