@@ -12,13 +12,14 @@ import dataclasses
 import os
 import shlex
 import sys
+from typing import NoReturn
 
 from mini_r1.generation_server import plan_server
 from mini_r1.recipe import RecipeError, parse_recipe
 
 
-def main() -> int:
-    """Parse, and become the server; return the exit status if that can't be."""
+def main() -> NoReturn:
+    """Parse, and become the server, or exit with status 2 where the recipe is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--host", required=True, help="name or address of this machine for the others")
     parser.add_argument("--port", required=True, type=int, help="of its HTTP interface")
@@ -27,7 +28,7 @@ def main() -> int:
         script, training, model = parse_recipe(recipe)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        sys.exit(2)
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     plan = plan_server(script, training, model, gpus)
     plan = dataclasses.replace(plan, host=address.host, port=address.port)
@@ -37,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
