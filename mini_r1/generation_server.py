@@ -30,6 +30,7 @@ from trl import GRPOConfig, ModelConfig
 from urllib3.util.retry import Retry
 
 from mini_r1.guardian import GRACE_SECONDS
+from mini_r1.machine import generation_kind, server_gpus
 from mini_r1.recipe import ScriptArguments
 
 logger = logging.getLogger(__name__)
@@ -114,13 +115,6 @@ class ServerPlan:
         if self.gpus:
             kept["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         return kept
-
-
-def wants_own_server(training: GRPOConfig) -> bool:
-    """Whether the recipe asks for a generation server and gives no address of one."""
-    default_host = type(training).__dataclass_fields__["vllm_server_host"].default
-    has_address = training.vllm_server_base_url or training.vllm_server_host != default_host
-    return bool(training.use_vllm and training.vllm_mode == "server" and not has_address)
 
 
 def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]) -> ServerPlan:
@@ -320,15 +314,13 @@ def use_loopback() -> None:
 
 
 @contextlib.contextmanager
-def generation_server(
-    script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]
-) -> Iterator[None]:
+def generation_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Iterator[None]:
     """Start a server if the recipe wants one, and tell every process its address; stop it afterwards.
 
     Raises:
         GenerationServerError: in every process, if the server does not come up.
     """
-    if not wants_own_server(training):
+    if generation_kind(training) != "own server":
         yield
         return
     with contextlib.ExitStack() as stack:
@@ -336,7 +328,7 @@ def generation_server(
         failure: GenerationServerError | None = None
         if training.process_index == 0:
             use_loopback()
-            plan = plan_server(script, training, model, gpus)
+            plan = plan_server(script, training, model, server_gpus(training, script.vllm_gpus))
             try:
                 stack.enter_context(GenerationServer(plan))
                 message = [plan.url, plan.group_port, None]

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from mini_r1.countdown import DEFAULT_DATASET
@@ -48,6 +49,16 @@ class ScriptArguments:
         default=1800.0, metadata={"help": "Seconds that the generation server may take for one batch"}
     )
     samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
+    vllm_gpus: str | None = field(
+        default=None,
+        metadata={"help": 'GPUs of the generation server, such as "3" or "2,3"; default: the last visible'},
+    )
+    dry_run: bool = field(default=False, metadata={"help": "Check the run and print what it needs, then stop"})
+    gpu_memory_gb: float | None = field(
+        default=None, metadata={"help": "GiB of a GPU to plan for; default: those of the visible one, else 80"}
+    )
+    seconds_per_step: float | None = field(default=None, metadata={"help": "For the estimate of time and cost"})
+    gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
 
 
 def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
@@ -56,9 +67,15 @@ def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArgument
     Raises:
         RecipeError: for a missing or malformed file, an unknown key or a value out of range.
     """
+    return _parse(arguments, GRPOConfig)
+
+
+def _parse(
+    arguments: Sequence[str] | None, config: type[GRPOConfig]
+) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _check_config_file(arguments)
-    kinds: Any = (ScriptArguments, GRPOConfig, ModelConfig)  # TRL types a tuple as one class
+    kinds: Any = (ScriptArguments, config, ModelConfig)  # TRL types a tuple as one class
     parser = TrlParser(kinds)
     try:
         script, training, model = parser.parse_args_and_config(arguments)
@@ -66,6 +83,22 @@ def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArgument
         raise RecipeError(f"the recipe can't be used: {error}") from error
     _check_values(script, training, model)
     return script, training, model
+
+
+class _Values(GRPOConfig):
+    """The keys of GRPOConfig as written: nothing derived from them, no device or process group touched."""
+
+    def __post_init__(self) -> None:
+        """Leave out what TRL does here, which needs the GPUs that the recipe is for."""
+
+
+def read_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
+    """Read as `parse_recipe`, but without building GRPOConfig: works on a machine without the recipe's GPUs.
+
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
+    """
+    return _parse(arguments, _Values)
 
 
 def _check_config_file(arguments: Sequence[str]) -> None:
@@ -89,6 +122,9 @@ def _check_values(script: ScriptArguments, training: GRPOConfig, model: ModelCon
             raise RecipeError(f"{name}={getattr(script, name)} is not a positive whole number")
     if script.samples_per_step < 0:
         raise RecipeError(f"samples_per_step={script.samples_per_step} is negative: use 0 to keep no samples")
+    for name in ("gpu_memory_gb", "seconds_per_step", "gpu_hour_rate"):
+        if (value := getattr(script, name)) is not None and value <= 0:
+            raise RecipeError(f"{name}={value} is not positive: correct it, or leave it out")
     if training.resume_from_checkpoint and not Path(training.resume_from_checkpoint).is_dir():
         raise RecipeError(
             f"resume_from_checkpoint={training.resume_from_checkpoint!r} is no folder: give a checkpoint-N folder, or "
@@ -111,3 +147,15 @@ def model_init_kwargs(model: ModelConfig) -> tuple[dict[str, Any], str | None]:
     attention, note = attention_implementation(model.attn_implementation)
     kwargs = {"revision": model.model_revision, "attn_implementation": attention, "dtype": model.dtype}
     return kwargs, note
+
+
+def load_tokenizer(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer; padding falls back to the end token where a model defines none."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        script.tokenizer_name_or_path or model.model_name_or_path,
+        revision=model.model_revision,
+        trust_remote_code=training.trust_remote_code,
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

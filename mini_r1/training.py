@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -24,7 +24,7 @@ from mini_r1.generation_server import generation_server, limit_requests
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
-from mini_r1.recipe import ScriptArguments, model_init_kwargs
+from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.samples import SampleRecorder
 from mini_r1.trimming import TrimmedGRPOTrainer
@@ -33,18 +33,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "completion_samples"
 SUMMARY = "run.json"
-
-
-def load_tokenizer(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer; padding falls back to the end token where a model defines none."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        script.tokenizer_name_or_path or model.model_name_or_path,
-        revision=model.model_revision,
-        trust_remote_code=training.trust_remote_code,
-    )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def prepare_datasets(script: ScriptArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
@@ -139,7 +127,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(resumed_at)
     stop = StopRequest().install()
-    with generation_server(script, training, model, gpus=()):
+    with generation_server(script, training, model):
         trainer = build_trainer(script, training, model, recorder)
         limit_requests(trainer, script.vllm_request_timeout)
         trainer.add_callback(StopOnRequest(stop))

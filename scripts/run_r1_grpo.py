@@ -5,17 +5,18 @@ split that no puzzle crosses, held-out evaluation, samples kept on disk, and a r
 
 A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
 Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learning_rate 1e-4 --max_steps 20
+Only check and plan:    ... --config receipes/grpo-tiny-countdown.yaml --dry_run
 """
 
 import logging
 import sys
+import warnings
 
 import datasets
 import transformers
 
-from mini_r1.generation_server import GenerationServerError
-from mini_r1.recipe import RecipeError, parse_recipe
-from mini_r1.training import run
+from mini_r1.preflight import run_preflight
+from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
 
 
 def main() -> int:
@@ -23,11 +24,21 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step
     try:
+        # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
+        values = read_recipe()
+        status = run_preflight(*values)
+        if status or values[0].dry_run:
+            return status
         script, training, model = parse_recipe()
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    # Here, because a dry run takes seconds without them.
+    from mini_r1.generation_server import GenerationServerError
+    from mini_r1.training import run
+
     try:
         return run(script, training, model)
     except GenerationServerError as error:

@@ -16,7 +16,8 @@ import pytest
 import requests
 
 from mini_r1 import generation_server as module
-from mini_r1.generation_server import GenerationServer, GenerationServerError, ServerPlan, plan_server, wants_own_server
+from mini_r1.generation_server import GenerationServer, GenerationServerError, ServerPlan, plan_server
+from mini_r1.machine import generation_kind
 from mini_r1.recipe import parse_recipe
 
 STAND_IN = """
@@ -109,20 +110,20 @@ def test_the_server_does_not_inherit_the_trainers_process_group(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("settings", "own"),
+    ("settings", "kind"),
     [
-        ({}, False),
-        ({"use_vllm": True, "vllm_mode": "colocate"}, False),
-        ({"use_vllm": True, "vllm_mode": "server"}, True),
-        ({"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://node7:8000"}, False),
-        ({"use_vllm": True, "vllm_mode": "server", "vllm_server_host": "node7"}, False),
+        ({}, "transformers"),
+        ({"use_vllm": True, "vllm_mode": "colocate"}, "colocate"),
+        ({"use_vllm": True, "vllm_mode": "server"}, "own server"),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": "http://node7:8000"}, "other server"),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_server_host": "node7"}, "other server"),
     ],
 )
-def test_a_server_is_started_only_without_an_address(tmp_path: Path, settings: dict[str, object], own: bool) -> None:
+def test_a_server_is_started_only_without_an_address(tmp_path: Path, settings: dict[str, object], kind: str) -> None:
     flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     arguments = ["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
     _, training, _ = parse_recipe([*arguments, *flags])
-    assert wants_own_server(training) is own
+    assert generation_kind(training) == kind
 
 
 # --- start and stop --------------------------------------------------------------------------------------------------

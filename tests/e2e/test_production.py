@@ -45,7 +45,9 @@ ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",  # compiling takes longer than the whole run
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
 }
-EXACT = 1e-5  # difference of log-probabilities in float32; with stale weights it is thousands of times as large
+# Differences of log-probabilities between trainer and vLLM: in float32, and with vLLM in 16 bits (what it makes of float32
+# by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten times its rate.
+EXACT, HALF_PRECISION = 1e-5, 2e-2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,15 +97,15 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
     return log
 
 
-def assert_in_sync(folder: Path) -> None:
-    """The server sampled from the weights that the trainer had: log-probabilities agree, after updates too."""
+def assert_in_sync(folder: Path, tolerance: float = EXACT) -> None:
+    """vLLM sampled from the weights that the trainer had: log-probabilities agree, after updates too."""
     differences = [
         entry["sampling/sampling_logp_difference/mean"]
         for entry in log_of(folder)
         if "sampling/sampling_logp_difference/mean" in entry and entry["step"] >= 2
     ]
     assert len(differences) >= 3
-    assert max(differences) < EXACT, differences
+    assert max(differences) < tolerance, differences
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -185,7 +187,7 @@ def test_the_death_of_the_server_ends_the_run_and_keeps_what_is_saved(tmp_path: 
     folder = tmp_path / "run"
     run = launch(folder, max_steps=400)
     wait_for_checkpoint(folder, run)
-    server = next(line for line in processes_of(folder) if "vllm" in line and "guardian" not in line)
+    server = next(line for line in processes_of(folder) if "/vllm serve " in line and "guardian" not in line)
     os.kill(int(server.split()[0]), signal.SIGKILL)
     started = time.monotonic()
     assert run.wait(timeout=120) != 0
@@ -208,7 +210,8 @@ def test_nothing_is_left_of_a_trainer_that_is_killed(tmp_path: Path) -> None:
 
 def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    settings = {**SMALL, "vllm_mode": "colocate", "vllm_max_model_length": 256, "output_dir": folder}
+    fast = {"learning_rate": 2e-3, "warmup_steps": 0, "eval_strategy": "no", "eval_on_start": False}
+    settings = {**SMALL, **fast, "vllm_mode": "colocate", "vllm_max_model_length": 256, "output_dir": folder}
     flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     command = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(TINY_RECIPE), *flags]
     one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -216,4 +219,4 @@ def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
     environment = {**os.environ, **ENVIRONMENT, **one_process, **rendezvous}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert_in_sync(folder)
+    assert_in_sync(folder, HALF_PRECISION)

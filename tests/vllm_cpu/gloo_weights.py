@@ -69,8 +69,12 @@ def patch_client(client: Any) -> None:
     client.packed_nccl_broadcast_producer = produce
     # TRL refuses any device but CUDA; one without an index is only checked for its type.
     client.VLLMClient.init_communicator = lambda self, device=0: init(self, "cuda")
-    if os.environ.get("MINI_R1_TEST_NO_SYNC") == "1":  # for the test that a server with stale weights is noticed
-        client.VLLMClient.update_named_params = lambda self, metadata, params: [None for _ in params]
+
+
+def patch_generation(generation: Any) -> None:
+    """With MINI_R1_TEST_NO_SYNC=1 no weight is ever sent: for the tests that stale weights are noticed."""
+    if os.environ.get("MINI_R1_TEST_NO_SYNC") == "1":
+        generation.VLLMGeneration.sync_weights = lambda self: None
 
 
 def patch_deepspeed(ops: Any) -> None:

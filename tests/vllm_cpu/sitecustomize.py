@@ -15,6 +15,12 @@ def _patch_client(module: ModuleType) -> None:
     gloo_weights.patch_client(module)
 
 
+def _patch_generation(module: ModuleType) -> None:
+    import gloo_weights
+
+    gloo_weights.patch_generation(module)
+
+
 def _patch_deepspeed(module: ModuleType) -> None:
     import gloo_weights
 
@@ -23,6 +29,7 @@ def _patch_deepspeed(module: ModuleType) -> None:
 
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "trl.generation.vllm_client": _patch_client,
+    "trl.generation.vllm_generation": _patch_generation,
     "deepspeed.ops": _patch_deepspeed,
 }
 

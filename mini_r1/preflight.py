@@ -1,0 +1,506 @@
+"""Everything that can be known before a run starts: what it will do, what it needs, and what stands in its way.
+
+Reads configurations, the tokenizer, some puzzles and the environment; loads no weights and touches no GPU. A dry run on
+a machine without GPUs plans for another one: what this machine lacks is then said, but is no problem.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from jinja2 import TemplateError
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from trl import GRPOConfig, ModelConfig
+
+from mini_r1.batch_plan import BatchPlan, plan_batches
+from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
+from mini_r1.countdown import GENERATED_PREFIX, load_countdown
+from mini_r1.hub_access import check_hub_access
+from mini_r1.launch import Launch, read_launch, share_findings, wait_until_shown
+from mini_r1.machine import (
+    GIB,
+    Assignment,
+    Generation,
+    Gpu,
+    assign_gpus,
+    generation_gpu_ids,
+    generation_kind,
+    gpus_needed,
+    machine_memory,
+    uses_gpus,
+    visible_gpus,
+)
+from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
+from mini_r1.model_shape import ModelShape, load_config, measure_shape
+from mini_r1.problems import Problem
+from mini_r1.prompts import ASSISTANT_PREFILL, build_prompts
+from mini_r1.recipe import ScriptArguments, attention_implementation, load_tokenizer
+
+DEFAULT_GPU_GB = 80.0
+PROMPTS_LOOKED_AT = 256
+VLLM_UTILIZATION = 0.9  # `vllm serve --gpu-memory-utilization`, its default
+ROOM_TO_SPARE = 0.05  # fragmentation of the allocator; an estimate nearer to the capacity than this is a warning
+
+
+@dataclass
+class Report:
+    """What the preflight found: tables to read, notes, and the problems that forbid to start."""
+
+    sections: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    summary: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """0 if the run may start, else 2."""
+        return 2 if self.problems else 0
+
+    def table(self) -> str:
+        """Everything, ending in `summary` or the list of problems."""
+        lines = []
+        for title, rows in self.sections:
+            width = max((len(name) for name, _ in rows), default=0)
+            lines += [title, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, self.verdict()])
+
+    def verdict(self) -> str:
+        """One line when all is well; else every problem."""
+        if not self.problems:
+            return f"preflight: ready: {self.summary}"
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return "\n".join([f"preflight: {count}", *(f"  error: {problem}" for problem in self.problems)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe and where it is to run; what the checks below share."""
+
+    script: ScriptArguments
+    training: GRPOConfig
+    model: ModelConfig
+    launch: Launch
+    generation: Generation
+    visible: list[Gpu]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the recipe is for GPUs."""
+        return uses_gpus(self.training)
+
+    @property
+    def elsewhere(self) -> bool:
+        """A dry run, on a machine without GPUs, of a recipe for GPUs."""
+        return self.script.dry_run and self.on_gpu and not self.visible
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of memory of one training GPU, or of this machine for a run on the CPU."""
+        if not self.on_gpu:
+            return machine_memory()
+        known = [gpu.memory for gpu in self.visible if gpu.memory]
+        return (
+            int((self.script.gpu_memory_gb or DEFAULT_GPU_GB) * GIB)
+            if self.script.gpu_memory_gb or not known
+            else min(known)
+        )
+
+
+def check_run(
+    script: ScriptArguments,
+    training: GRPOConfig,
+    model: ModelConfig,
+    environ: Mapping[str, str] = os.environ,
+) -> Report:
+    """Check a recipe (read with `read_recipe` or parsed) against this launch and this machine."""
+    report = Report()
+    launch = read_launch(environ, training.deepspeed)
+    visible = visible_gpus(environ) if uses_gpus(training) else []
+    plan = Plan(script, training, model, launch, generation_kind(training), visible)
+    batches = _check_batches(plan, report)
+    _check_gpus(plan, report)
+    shape = _check_model(plan, report)
+    if shape is not None:
+        _check_memory(plan, shape, report)
+        _check_disk(plan, shape, report)
+    _check_prompts(plan, batches, shape, report)
+    _check_services(plan, report)
+    _estimate_cost(plan, report)
+    report.summary = _summary(plan, batches)
+    return report
+
+
+# --- batches and GPUs ----------------------------------------------------------------------------------------------
+
+
+def _check_batches(plan: Plan, report: Report) -> BatchPlan:
+    batches, problems = plan_batches(plan.training, plan.launch.processes)
+    report.problems += problems
+    report.sections.append(("Batch", batches.rows()))
+    return batches
+
+
+def _check_gpus(plan: Plan, report: Report) -> None:
+    """GPUs needed against GPUs visible, and which does what."""
+    if not plan.on_gpu:
+        report.sections.append(("Machine", [("launch", plan.launch.describe()), ("device", "CPU")]))
+        return
+    training, generation = gpus_needed(plan.launch, plan.generation, plan.script.vllm_gpus)
+    assignment, problems = assign_gpus(plan.visible, plan.launch, plan.generation, plan.script.vllm_gpus)
+    needed = training + generation
+    where = "on this machine" if plan.launch.machines == 1 else f"on machine {plan.launch.machine_rank}"
+    if plan.elsewhere:
+        report.notes.append(f"the run needs {_count(needed)} {where}; this machine has none: planning for another one")
+    else:
+        report.problems += problems
+    rows = [
+        ("launch", plan.launch.describe()),
+        ("generation", _generation(plan, generation)),
+        ("GPUs needed", f"{needed} {where}: {training} training + {generation} generation"),
+        ("GPUs visible", _shown(plan, assignment)),
+    ]
+    if plan.launch.machines > 1:
+        total = plan.launch.processes + max(1, len(generation_gpu_ids(plan.script.vllm_gpus))) * bool(generation)
+        rows.append(("GPUs in all", f"{total} on {plan.launch.machines} machines"))
+    report.sections.append(("Machine", rows))
+
+
+def _count(gpus: int) -> str:
+    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
+def _generation(plan: Plan, gpus: int) -> str:
+    return {
+        "own server": f"a vLLM server that this run starts, on {_count(gpus)}",
+        "other server": f"the vLLM server at {plan.training.vllm_server_base_url or plan.training.vllm_server_host}",
+        "colocate": "vLLM on the training GPUs (colocate)",
+        "transformers": "transformers, on the training GPUs",
+    }[plan.generation]
+
+
+def _shown(plan: Plan, assignment: Assignment) -> str:
+    if not plan.visible:
+        return "none"
+    training = ",".join(gpu.id for gpu in assignment.training)
+    parts = [f"training on {training}"]
+    if plan.generation == "own server" and assignment.generation:
+        parts.append(f"generation on {','.join(gpu.id for gpu in assignment.generation)}")
+    return f"{len(plan.visible)} ({plan.visible[0].name}): {', '.join(parts)}"
+
+
+# --- model and memory ----------------------------------------------------------------------------------------------
+
+
+def _check_model(plan: Plan, report: Report) -> ModelShape | None:
+    """The sizes of the model, and whether its length suffices."""
+    name = str(plan.model.model_name_or_path)
+    try:
+        config, missing = load_config(plan.model, plan.training.trust_remote_code)
+        shape = measure_shape(config, plan.model)
+    except (OSError, ValueError) as error:
+        report.problems.append(_no_model(name, str(error)))
+        return None
+    if missing:
+        report.problems.append(_no_model(name, missing))
+        report.notes.append(f"the sizes below are those that {name} was published with")
+    _check_length(plan, config, shape, report)
+    _check_attention(plan, report)
+    return shape
+
+
+def _no_model(name: str, reason: str) -> Problem:
+    fix = (
+        "check the name, log in for a gated model (`hf auth login`), or on a machine without network give the folder "
+        f"of a downloaded copy (`hf download {name}`)"
+    )
+    first = reason.strip().splitlines()[0][:200] if reason.strip() else "no reason given"
+    return Problem("model_name_or_path", name, f"a model that can be loaded ({first})", fix)
+
+
+def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, report: Report) -> None:
+    """Prompt and completion fit into what the model, and vLLM, can hold."""
+    needed = plan.script.max_prompt_length + int(plan.training.max_completion_length or 0)
+    limits = {"max_position_embeddings of the model": shape.positions}
+    if plan.training.use_vllm and plan.training.vllm_max_model_length:
+        limits["vllm_max_model_length"] = plan.training.vllm_max_model_length
+    for name, limit in limits.items():
+        if limit and needed > limit:
+            allowed = f"at most {name} = {limit} less max_prompt_length = {plan.script.max_prompt_length}"
+            fix = f"set max_completion_length: {max(1, limit - plan.script.max_prompt_length)}"
+            report.problems.append(Problem("max_completion_length", plan.training.max_completion_length, allowed, fix))
+
+
+def _check_attention(plan: Plan, report: Report) -> None:
+    _, fallback = attention_implementation(plan.model.attn_implementation)
+    if fallback and plan.elsewhere:
+        fallback = "flash-attn is not installed here; where it is missing the run uses PyTorch's sdpa attention instead"
+    if fallback:
+        report.notes.append(fallback)
+
+
+def step_of(plan_script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
+    """What of a recipe decides over memory."""
+    bits = bool(model.load_in_4bit or model.load_in_8bit)
+    linear = (NF4_NESTED if model.use_bnb_nested_quant else NF4) if model.load_in_4bit else INT8
+    mixed = bool(training.bf16 or training.fp16 or (training.bf16 is None and not training.fp16))
+    weights = 2 if model.dtype in ("bfloat16", "float16") else 4
+    generation = generation_kind(training)
+    micro, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    at_a_time = micro * (training.steps_per_generation or accumulation)
+    share = float(training.vllm_gpu_memory_utilization) if generation == "colocate" else 0.0
+    return Step(
+        micro_batch=micro,
+        prompt=plan_script.max_prompt_length,
+        completion=int(training.max_completion_length or 0),
+        weight_bytes=weights,
+        compute_bytes=2 if mixed else weights,
+        checkpointing=bool(training.gradient_checkpointing),
+        reference=training.beta != 0,
+        lora=bool(model.use_peft),
+        linear_bytes=linear if bits else None,
+        optimizer_bytes=_optimizer_bytes(training),
+        generated=at_a_time if generation == "transformers" else 0,
+        vllm_share=share,
+        vllm_sleeps=bool(training.vllm_enable_sleep_mode),
+        on_gpu=uses_gpus(training),
+        triton=uses_gpus(training),
+    )
+
+
+def _optimizer_bytes(training: GRPOConfig) -> int:
+    """Bytes of optimizer state per trained parameter."""
+    name = str(getattr(training.optim, "value", training.optim))
+    if name == "sgd":
+        return 0
+    return 2 if "8bit" in name else 8
+
+
+def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
+    """Memory per GPU, itemised, against the capacity."""
+    step = step_of(plan.script, plan.training, plan.model)
+    capacity = plan.capacity
+    if plan.on_gpu and not plan.visible and not plan.script.gpu_memory_gb:
+        report.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
+    items = training_items(shape, step, plan.launch, capacity)
+    device = "GPU" if plan.on_gpu else "process"
+    title = f"Memory per training {device} ({shape.parameters / 1e9:.2f} B parameters; formulas: mini_r1/memory.py)"
+    needed = peak(items) if plan.on_gpu else peak(items) * plan.launch.local_processes
+    report.sections.append((title, _item_rows(items, peak(items), capacity)))
+    if capacity and needed > capacity:
+        allowed = f"at most {_gib(capacity)}"
+        report.problems.append(
+            Problem(f"memory per training {device}", _gib(needed), allowed, _less_memory(plan, step))
+        )
+    elif capacity and needed > capacity * (1 - ROOM_TO_SPARE):
+        report.notes.append(f"memory is tight: {_gib(needed)} of {_gib(capacity)}; {_less_memory(plan, step)}")
+    if plan.generation == "own server":
+        _check_server_memory(plan, shape, step, capacity, report)
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 0.05 * GIB else f"{size / 2**20:.1f} MiB"
+
+
+def _item_rows(items: list[Item], total: float, capacity: int) -> list[tuple[str, str]]:
+    """The items, largest phase marked by what it is; the total counts the largest phase only."""
+    rows = []
+    for item in items:
+        phase = "" if item.phase == "always" else f" [{item.phase}]"
+        rows.append((item.name, f"{_gib(item.size):>10}{phase}  {item.how}"))
+    share = f" = {total / capacity:.0%} of {_gib(capacity)}" if capacity else ""
+    return [*rows, ("at the peak", f"{_gib(total):>10}{share} (always + the largest of the phases)")]
+
+
+def _less_memory(plan: Plan, step: Step) -> str:
+    """The settings that save most, first."""
+    ways = []
+    if not step.checkpointing:
+        ways.append("gradient_checkpointing: true")
+    if step.micro_batch > 1:
+        half = step.micro_batch // 2
+        doubled = plan.training.gradient_accumulation_steps * 2
+        ways.append(f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {doubled}")
+    if step.vllm_share and not step.vllm_sleeps:
+        ways.append("vllm_enable_sleep_mode: true")
+    if plan.launch.processes > 1 and plan.launch.zero_stage < 3:
+        ways.append("configs/accelerate_configs/deepspeed_zero3.yaml")
+    if plan.launch.zero_stage == 3 and not plan.launch.offload_optimizer:
+        ways.append("configs/accelerate_configs/deepspeed_zero3_offload.yaml")
+    if step.reference and not step.lora:
+        ways.append("beta: 0 (no reference model)")
+    if not step.lora:
+        ways.append("use_peft: true")
+    return "; or ".join(ways) or "a smaller model or a larger GPU"
+
+
+def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: int, report: Report) -> None:
+    """The generation GPU: weights, and KV cache for one completion at least."""
+    parallel = max(1, len(generation_gpu_ids(plan.script.vllm_gpus)))
+    items = server_items(shape, parallel, capacity, VLLM_UTILIZATION, step)
+    report.sections.append(("Memory per generation GPU", _item_rows(items, peak(items), capacity)))
+    cache = next(item.size for item in items if item.name == "KV cache")
+    longest = step.prompt + step.completion
+    if kv_tokens(shape, cache * parallel, step) < longest:
+        allowed = f"at least one completion of {longest} tokens beside the weights"
+        fix = 'give the server more GPUs (vllm_gpus: "2,3") or take a smaller model'
+        report.problems.append(Problem("KV cache of the server", _gib(cache), allowed, fix))
+
+
+def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
+    """Disk for the checkpoints that are kept, and the final model."""
+    step = step_of(plan.script, plan.training, plan.model)
+    one = checkpoint_bytes(shape, step, plan.launch, bool(plan.training.save_only_model))
+    final = checkpoint_bytes(shape, step, plan.launch, model_only=True)
+    kept = checkpoints_at_once(plan.training)
+    needed, free = kept * one + final, free_bytes(Path(plan.training.output_dir or "trainer_output"))
+    rows = [
+        ("one checkpoint", _gib(one)),
+        ("at most", f"{kept} at a time + the final model = {_gib(needed)} in {plan.training.output_dir}"),
+        ("free here", _gib(free)),
+    ]
+    report.sections.append(("Disk", rows))
+    if needed > free and not plan.elsewhere:
+        fix = "set save_total_limit: 1, save less often, or give an output_dir on a larger disk"
+        report.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)} for {kept} checkpoints", fix))
+
+
+# --- prompts, services, cost ---------------------------------------------------------------------------------------
+
+
+def _check_prompts(plan: Plan, batches: BatchPlan, shape: ModelShape | None, report: Report) -> None:
+    """Tokenizer, data set, and the prompts that the two make."""
+    rows: list[tuple[str, str]] = []
+    tokenizer = _load_tokenizer(plan, report)
+    puzzles = _load_puzzles(plan, batches, rows, report)
+    if tokenizer is not None and puzzles is not None:
+        _check_rendering(plan, tokenizer, puzzles, shape, rows, report)
+    if rows:
+        report.sections.append(("Prompts", rows))
+
+
+def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | None:
+    try:
+        return load_tokenizer(plan.script, plan.training, plan.model)
+    except (OSError, ValueError) as error:
+        if not any(problem.name == "model_name_or_path" for problem in report.problems):
+            name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
+            reason = str(error).strip().splitlines()[0][:200]
+            allowed = f"a folder or Hub model with a tokenizer ({reason})"
+            report.problems.append(Problem("tokenizer_name_or_path", name, allowed, "name one that has a tokenizer"))
+        return None
+
+
+def _load_puzzles(plan: Plan, batches: BatchPlan, rows: list[tuple[str, str]], report: Report) -> Dataset | None:
+    """A few of the puzzles, and whether there are enough of them for one generation batch."""
+    script = plan.script
+    generated = script.dataset_id_or_path.startswith(GENERATED_PREFIX)
+    try:
+        puzzles = load_countdown(
+            script.dataset_id_or_path,
+            split=script.dataset_split,
+            max_samples=min(script.max_samples, PROMPTS_LOOKED_AT) if generated else script.max_samples,
+            seed=script.split_seed,
+            revision=script.dataset_revision,
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        fix = "correct it, or use dataset_id_or_path: generated:countdown-3to4, which needs no network"
+        report.problems.append(
+            Problem("dataset_id_or_path", script.dataset_id_or_path, f"readable puzzles ({reason})", fix)
+        )
+        return None
+    count = script.max_samples if generated else len(puzzles)
+    for_training = count - round(count * script.test_size)
+    rows.append(("puzzles", f"{count} from {script.dataset_id_or_path}, about {for_training} to train on"))
+    prompts = batches.generation_batch // batches.generations
+    if for_training < prompts:
+        allowed = f"at least {prompts} training puzzles, those of one generation batch"
+        report.problems.append(Problem("max_samples", count, allowed, "use more puzzles or a smaller batch"))
+    return puzzles.select(range(min(PROMPTS_LOOKED_AT, len(puzzles))))
+
+
+def _check_rendering(
+    plan: Plan,
+    tokenizer: PreTrainedTokenizerBase,
+    puzzles: Dataset,
+    shape: ModelShape | None,
+    rows: list[tuple[str, str]],
+    report: Report,
+) -> None:
+    """The prefill comes last, there is one BOS at most, and the prompts are short enough."""
+    limit = plan.script.max_prompt_length
+    try:
+        kept, dropped = build_prompts(puzzles, tokenizer, limit)
+    except (ValueError, TemplateError) as error:
+        fix = "see the message: another max_prompt_length, or an instruction-tuned model"
+        report.problems.append(Problem("the prompt", "not usable", str(error), fix))
+        return
+    lengths = [len(ids) for ids in tokenizer(text=kept["prompt"][:])["input_ids"]]
+    rows.append(("prompt", f"ends in {ASSISTANT_PREFILL!r}, at most one BOS"))
+    rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(puzzles)} puzzles"))
+    if dropped:
+        report.notes.append(
+            f"{dropped} of {len(puzzles)} prompts looked at exceed max_prompt_length={limit} and drop out"
+        )
+    if shape is not None and len(tokenizer) > shape.vocabulary:
+        allowed = f"at most the model's vocabulary of {shape.vocabulary}"
+        fix = "use the tokenizer that belongs to the model"
+        report.problems.append(Problem("tokens of the tokenizer", len(tokenizer), allowed, fix))
+
+
+def _check_services(plan: Plan, report: Report) -> None:
+    account, problem = check_hub_access(plan.training)
+    if account:
+        report.sections.append(("Hub", [("push", account)]))
+    if problem:
+        report.problems.append(problem)
+
+
+def _estimate_cost(plan: Plan, report: Report) -> None:
+    """GPU hours, and their price if a rate is given."""
+    script, steps = plan.script, plan.training.max_steps
+    if script.seconds_per_step is None or steps <= 0:
+        if script.gpu_hour_rate is not None:
+            report.notes.append("no cost without seconds_per_step and max_steps: take step_time of a short run")
+        return
+    hours = script.seconds_per_step * steps / 3600
+    generation = gpus_needed(plan.launch, plan.generation, script.vllm_gpus)[1]
+    gpus = plan.launch.processes + generation
+    rows = [("time", f"{steps} steps x {script.seconds_per_step:g} s = {hours:.1f} h")]
+    if plan.on_gpu:
+        rows.append(("GPU hours", f"{gpus * hours:.1f} on {_count(gpus)}"))
+        if script.gpu_hour_rate is not None:
+            rows.append(
+                ("price", f"{gpus * hours * script.gpu_hour_rate:.2f} at {script.gpu_hour_rate:g} per GPU hour")
+            )
+    report.sections.append(("Cost", rows))
+
+
+def _summary(plan: Plan, batches: BatchPlan) -> str:
+    size = f"{batches.rows()[0][1]} prompts x {batches.generations} completions a step"
+    where = "CPU" if not plan.on_gpu else _count(sum(gpus_needed(plan.launch, plan.generation, plan.script.vllm_gpus)))
+    missing = ", on a machine that has them: this one has none" if plan.elsewhere else ""
+    return f"{size}, {plan.launch.describe()}, {where}{missing}"
+
+
+def run_preflight(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
+    """Check on each machine, and let the first process print: all in a dry run, else one line, or every problem.
+
+    Returns:
+        0 if the run may start, else 2: the same on every process.
+    """
+    launch = read_launch(os.environ, training.deepspeed)
+    report = Report()
+    if launch.local_rank == 0:  # the others of the machine would find the same
+        report = check_run(script, training, model)
+    findings = share_findings(launch, "\n".join(map(str, report.problems)))
+    others = [(rank, text) for rank, text in enumerate(findings) if text and rank != launch.rank]
+    if launch.rank == 0 or (len(findings) == 1 and launch.local_rank == 0):
+        print(report.table() if script.dry_run or report.problems else report.verdict(), flush=True)
+        for rank, text in others:
+            print(f"preflight on machine {rank // launch.local_processes}:\n{text}", flush=True)
+    wait_until_shown(launch, shown=launch.rank == 0)
+    return 2 if any(findings) else 0
