@@ -15,9 +15,16 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1.checkpoints import (
+    WriteManifest,
+    choose_checkpoint,
+    disk_full_error,
+    is_disk_full,
+    load_across_cpu_processes,
+    restore_data_order,
+)
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
 from mini_r1.generation_server import generation_server, limit_requests
@@ -63,21 +70,6 @@ def output_folder(training: TrainingArguments) -> Path:
     return Path(str(training.output_dir))
 
 
-def find_checkpoint(training: GRPOConfig) -> str | None:
-    """The checkpoint to go on from: the one that the user names, else the last one in the output folder, if any."""
-    if training.resume_from_checkpoint:
-        return str(training.resume_from_checkpoint)
-    output = output_folder(training)
-    return get_last_checkpoint(str(output)) if output.is_dir() else None
-
-
-def steps_done(checkpoint: str | None) -> int:
-    """The optimizer steps behind a checkpoint; 0 without one."""
-    if checkpoint is None:
-        return 0
-    return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"])
-
-
 def build_trainer(
     script: ScriptArguments,
     training: GRPOConfig,
@@ -113,27 +105,42 @@ def build_trainer(
 def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
     """Train, or go on with a run that was interrupted, and save the model.
 
+    Raises:
+        CheckpointError: this launch can't go on from the checkpoint that is there.
+        DiskFullError: while training; the last whole checkpoint is kept.
+
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
     started = time.monotonic()
-    checkpoint = find_checkpoint(training)
-    resumed_at = steps_done(checkpoint)
+    checkpoint = choose_checkpoint(training)
     if checkpoint:
-        logger.warning("going on from %s (step %d)", checkpoint, resumed_at)
+        logger.warning("going on from %s (step %d)", checkpoint.folder, checkpoint.step)
         training.eval_on_start = False
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
-    recorder.rewind(resumed_at)
+    recorder.rewind(checkpoint.step if checkpoint else 0)
     stop = StopRequest().install()
     with generation_server(script, training, model):
         trainer = build_trainer(script, training, model, recorder)
         limit_requests(trainer, script.vllm_request_timeout)
         trainer.add_callback(StopOnRequest(stop))
-        trainer.train(resume_from_checkpoint=checkpoint)
-        if stop.received is not None:
-            print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+        trainer.add_callback(WriteManifest())
+        if checkpoint:
+            load_across_cpu_processes()
+            restore_data_order(trainer, checkpoint)
+        if stop.agreed(training):  # while everything was loading
+            return stop.exit_status
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            raise disk_full_error(output_folder(training), trainer.state.global_step, trainer.model) from error
+        if stop.agreed(training):
+            if trainer.is_world_process_zero():
+                print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
             return stop.exit_status
         _finish(trainer, script, model, time.monotonic() - started)
     return 0

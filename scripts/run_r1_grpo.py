@@ -36,12 +36,17 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     # Here, because a dry run takes seconds without them.
+    from mini_r1.checkpoints import CheckpointError, DiskFullError
     from mini_r1.generation_server import GenerationServerError
     from mini_r1.training import run
 
     try:
         return run(script, training, model)
-    except GenerationServerError as error:
+    except CheckpointError as error:  # the same in every process
+        if training.process_index == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (DiskFullError, GenerationServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

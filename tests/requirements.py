@@ -19,17 +19,17 @@ def require_program(name: str, package: str | None = None, path: str | None = No
     """
     found = shutil.which(name, path=path)
     if found is None:
-        refuse(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {package or name})")
+        skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {package or name})")
     return found
 
 
 def require_module(name: str, install: str) -> None:
     """Skip the test without a Python module, or fail it if MINI_R1_REQUIRE_ALL is 1; `install` is what brings it."""
     if importlib.util.find_spec(name) is None:
-        refuse(f"no Python module {name!r}: {install}")
+        skip_or_fail(f"no Python module {name!r}: {install}")
 
 
-def refuse(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip the test for a reason, or fail it if MINI_R1_REQUIRE_ALL is 1."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason}; {REQUIRE_ALL}=1 forbids to skip")

@@ -15,10 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROOT, Train
+from mini_r1.checkpoints import read_checkpoint
 from mini_r1.countdown import puzzle_key
 from mini_r1.recipe import parse_recipe
 from mini_r1.run_records import points, read_log
-from mini_r1.training import load_tokenizer, prepare_datasets, steps_done
+from mini_r1.training import load_tokenizer, prepare_datasets
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 Weights = dict[str, torch.Tensor]
@@ -85,6 +86,16 @@ def test_resumes_from_the_checkpoint_that_is_named(unbroken: Path, tmp_path: Pat
     assert equal(weights(tmp_path), weights(unbroken))
 
 
+def test_a_run_resumed_in_its_second_epoch_equals_an_unbroken_one(tmp_path: Path, train: Train) -> None:
+    """18 puzzles, 4 a step: the fifth step starts the second epoch, in another order than the first."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    more = ["--max_samples", "20", "--max_steps", "6", "--save_steps", "5", "--eval_strategy", "no"]
+    assert train(whole, *more, "--eval_on_start", "false") == 0
+    shutil.copytree(whole / "checkpoint-5", resumed / "checkpoint-5")
+    assert train(resumed, *more, "--eval_on_start", "false") == 0
+    assert equal(weights(resumed), weights(whole))
+
+
 def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path, train: Train) -> None:
     """Else the test of resuming could not fail."""
     assert train(tmp_path, "--seed", "43", "--max_steps", "2", "--eval_strategy", "no") == 0
@@ -128,7 +139,7 @@ def test_signal_leaves_a_checkpoint_and_the_usual_exit_status(
     assert process.returncode == status
     assert f"{number.name}: saving a checkpoint" in output
     (checkpoint,) = tmp_path.glob("checkpoint-*")
-    assert steps_done(str(checkpoint)) >= 1
+    assert read_checkpoint(checkpoint).step >= 1
 
 
 def test_a_bad_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:

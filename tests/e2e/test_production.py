@@ -45,8 +45,9 @@ ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",  # compiling takes longer than the whole run
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
 }
-# Differences of log-probabilities between trainer and vLLM: in float32, and with vLLM in 16 bits (what it makes of float32
-# by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten times its rate.
+# Differences of log-probabilities between trainer and vLLM: in float32, and with vLLM in 16 bits (what it makes of
+# float32 by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten
+# times its learning rate.
 EXACT, HALF_PRECISION = 1e-5, 2e-2
 
 

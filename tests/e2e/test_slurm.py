@@ -66,7 +66,7 @@ class Jobs:
         return sorted(path.name for path in (self.folder / name / "ranks").iterdir())
 
     def wait_for_step(self, name: str, step: int) -> None:
-        """Until the completions of a step are recorded, counted from 0."""
+        """Until the completions of a step are recorded, counted from 0; a job that is slow to start is waited for."""
         samples = self.run_folder(name) / "completion_samples" / "samples.jsonl"
         reached = f'"step": {step}'
         self.cluster.wait_until(lambda: samples.exists() and reached in samples.read_text(), START_SECONDS, reached)
@@ -125,43 +125,47 @@ def equal_weights(ours: Path, theirs: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def seeds(jobs: Jobs) -> list[Path]:
-    """The folders of an array job over two seeds."""
-    job = jobs.submit("seeds", ["--array=42,43", "--gpus-per-node=1"])
-    for seed in (42, 43):
-        assert jobs.end(f"{job}_{seed}")["JobState"] == "COMPLETED", jobs.logs("seeds")
-    return [jobs.run_folder("seeds") / f"seed-{seed}" for seed in (42, 43)]
-
-
-def test_an_array_trains_each_seed_in_its_own_folder(seeds: list[Path]) -> None:
-    assert [json.loads((folder / "run.json").read_text())["seed"] for folder in seeds] == [42, 43]
-    assert not equal_weights(*seeds)
-
-
-def test_two_nodes_train_one_model_even_if_sbatch_exports_little(jobs: Jobs) -> None:
-    """World size and ranks are what the processes themselves found."""
+def two_nodes(jobs: Jobs) -> str:
+    """The number of an unbroken job on both nodes; sbatch exports to it only what is named."""
     names = "PATH,HOME,PYTHONPATH,OMP_NUM_THREADS,RANKS_FOLDER"
-    job = jobs.submit("two", ["--nodes=2", "--gpus-per-node=2", f"--export={names}"])
+    job = jobs.submit("two", ["--nodes=2", "--gpus-per-node=1", f"--export={names}"])
     assert jobs.end(job)["JobState"] == "COMPLETED", jobs.logs("two")
-    assert jobs.ranks("two") == [f"{rank}-of-4-local-{rank % 2}-at-node{rank // 2}" for rank in range(4)]
-    assert json.loads((jobs.run_folder("two") / "run.json").read_text())["processes"] == 4
-    logs = {path.name for path in (jobs.run_folder("two") / "logs").glob("*.log")}
-    assert logs == {f"job-{job}.log", f"job-{job}-node0.log", f"job-{job}-node1.log"}
+    return job
 
 
-def test_a_pre_empted_job_requeues_and_ends_as_if_never_stopped(jobs: Jobs, seeds: list[Path]) -> None:
-    """Same weights and same curve as the unbroken run of this seed."""
-    job = jobs.submit("stopped", ["--gpus-per-node=1"], seed=42)
+def test_two_nodes_train_one_model(jobs: Jobs, two_nodes: str) -> None:
+    """World size and ranks are what the processes themselves found."""
+    assert jobs.ranks("two") == ["0-of-2-local-0-at-node0", "1-of-2-local-0-at-node1"]
+    assert json.loads((jobs.run_folder("two") / "run.json").read_text())["processes"] == 2
+
+
+def test_logs_per_job_and_per_node_lie_in_the_runs_folder(jobs: Jobs, two_nodes: str) -> None:
+    names = {f"job-{two_nodes}.log", f"job-{two_nodes}-node0.log", f"job-{two_nodes}-node1.log"}
+    assert {path.name for path in (jobs.run_folder("two") / "logs").glob("*.log")} == names
+
+
+def test_a_pre_empted_job_requeues_and_ends_as_if_never_stopped(jobs: Jobs, two_nodes: str) -> None:
+    """On both nodes, with the same weights and the same curve as the unbroken run."""
+    job = jobs.submit("stopped", ["--nodes=2", "--gpus-per-node=1"])
     jobs.wait_for_step("stopped", 1)
     jobs.cluster.run("scancel", "--batch", "--signal=USR1", job)
     end = jobs.end(job)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1"), jobs.logs("stopped")
-    folder = jobs.run_folder("stopped")
+    folder, unbroken = jobs.run_folder("stopped"), jobs.run_folder("two")
     assert "going on from" in (folder / "logs" / f"job-{job}-node0.log").read_text()
-    assert equal_weights(folder, seeds[0])
-    ours, theirs = (points(read_log(run / "trainer_state.json"), "reward") for run in (folder, seeds[0]))
+    assert equal_weights(folder, unbroken)
+    ours, theirs = (points(read_log(run / "trainer_state.json"), "reward") for run in (folder, unbroken))
     assert sorted(ours) == [1, 2, 3, 4, 5, 6]
     assert ours == theirs
+
+
+def test_an_array_trains_each_seed_in_its_own_folder(jobs: Jobs) -> None:
+    job = jobs.submit("seeds", ["--array=42,43", "--gpus-per-node=1"], max_steps=2)
+    for seed in (42, 43):
+        assert jobs.end(f"{job}_{seed}")["JobState"] == "COMPLETED", jobs.logs("seeds")
+    folders = [jobs.run_folder("seeds") / f"seed-{seed}" for seed in (42, 43)]
+    assert [json.loads((folder / "run.json").read_text())["seed"] for folder in folders] == [42, 43]
+    assert not equal_weights(*folders)
 
 
 def test_a_job_requeues_only_so_often(jobs: Jobs) -> None:

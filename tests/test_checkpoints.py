@@ -1,0 +1,142 @@
+"""Checkpoints: only whole ones are gone on from, and only by the launch that wrote them."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from conftest import TINY_BASE
+from mini_r1.checkpoints import (
+    MANIFEST,
+    TORCH,
+    ZERO,
+    ZERO3,
+    CheckpointError,
+    choose_checkpoint,
+    is_disk_full,
+    missing,
+    read_checkpoint,
+    write_manifest,
+)
+
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+
+
+def make_checkpoint(output: Path, step: int, processes: int = 1, manifest: bool = True) -> Path:
+    """A checkpoint with real weights and small real files of torch.save."""
+    folder = output / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    shutil.copy(TINY_BASE / "model.safetensors", folder)
+    ranks = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
+    for name in ["optimizer.pt", "scheduler.pt", *ranks]:
+        torch.save({"state": torch.zeros(1000)}, folder / name)
+    (folder / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    if manifest:
+        write_manifest(folder, processes)
+    return folder
+
+
+def make_deepspeed(output: Path, step: int, stage: int, processes: int) -> Path:
+    """The same with the files of DeepSpeed, named as it names them."""
+    folder = make_checkpoint(output, step, processes, manifest=False)
+    (folder / "optimizer.pt").unlink()
+    shards = folder / f"global_step{step}"
+    shards.mkdir()
+    (folder / "latest").write_text(shards.name)
+    for rank in range(processes):
+        torch.save({}, shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+        model = f"zero_pp_rank_{rank}_mp_rank_00" if stage == 3 else "mp_rank_00"
+        torch.save({}, shards / f"{model}_model_states.pt")
+    return folder
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[TrainingArguments]:
+    """A launch of one process on a CPU."""
+    yield TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path, training: TrainingArguments) -> None:
+    """By number, not by name or time."""
+    assert choose_checkpoint(training) is None
+    for step in (10, 9):
+        make_checkpoint(tmp_path, step)
+    chosen = choose_checkpoint(training)
+    assert chosen == read_checkpoint(tmp_path / "checkpoint-10")
+    assert (chosen.step, chosen.engine, chosen.processes) == (10, TORCH, 1)
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("name", FILES)
+def test_a_half_written_checkpoint_is_skipped_with_one_warning(
+    name: str, cut: bool, manifest: bool, tmp_path: Path, training: TrainingArguments, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of its files is absent or cut off, with a manifest and without one."""
+    make_checkpoint(tmp_path, 2)
+    path = make_checkpoint(tmp_path, 4, manifest=manifest) / name
+    content = path.read_bytes()
+    path.unlink()
+    if cut:
+        path.write_bytes(content[: len(content) // 2])
+    with caplog.at_level(logging.WARNING):
+        chosen = choose_checkpoint(training)
+    assert chosen is not None
+    assert chosen.step == 2
+    (warning,) = caplog.messages
+    assert str(path.parent) in warning
+    assert (name in warning) or (name.endswith("safetensors") and "weights" in warning)
+
+
+def test_a_named_checkpoint_that_is_not_whole_is_an_error(tmp_path: Path, training: TrainingArguments) -> None:
+    """The user asked for this one."""
+    make_checkpoint(tmp_path, 2)
+    (make_checkpoint(tmp_path, 4) / "optimizer.pt").unlink()
+    training.resume_from_checkpoint = str(tmp_path / "checkpoint-4")
+    with pytest.raises(CheckpointError, match=r"checkpoint-4.* lacks optimizer\.pt"):
+        choose_checkpoint(training)
+
+
+def test_a_cut_manifest_does_not_count(tmp_path: Path) -> None:
+    """It is written in one piece, so a broken one says that something else went wrong."""
+    folder = make_checkpoint(tmp_path, 2)
+    (folder / MANIFEST).write_text('{"processes": 1')
+    assert missing(folder) == f"a readable {MANIFEST}"
+
+
+@pytest.mark.parametrize(("stage", "engine"), [(2, ZERO), (3, ZERO3)])
+def test_each_part_of_each_process_of_deepspeed_counts(stage: int, engine: str, tmp_path: Path) -> None:
+    """By the names that it gives them."""
+    folder = make_deepspeed(tmp_path, 2, stage, processes=2)
+    assert missing(folder) is None
+    assert (read_checkpoint(folder).engine, read_checkpoint(folder).processes) == (engine, 2)
+    for path in [*folder.glob("global_step2/*.pt"), folder / "latest", folder / "rng_state_1.pth"]:
+        content = path.read_bytes()
+        path.unlink()
+        assert path.name in str(missing(folder))
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("stage", "processes"), [(0, 2), (2, 1), (3, 2)])
+def test_another_engine_or_number_of_processes_is_refused(
+    stage: int, processes: int, tmp_path: Path, training: TrainingArguments
+) -> None:
+    """With both named, and the way to go on."""
+    folder = make_deepspeed(tmp_path, 2, stage, processes) if stage else make_checkpoint(tmp_path, 2, processes)
+    with pytest.raises(CheckpointError, match=f"this launch is 1 process with PyTorch.*model_name_or_path={folder}"):
+        choose_checkpoint(training)
+
+
+def test_a_full_disk_is_told_from_other_errors() -> None:
+    """By its number, by the words of the libraries, and through the exception that it caused."""
+    full = OSError(28, "No space left on device")
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    assert is_disk_full(full)
+    assert is_disk_full(wrapped)
+    assert not is_disk_full(OSError(13, "Permission denied"))
+    assert not is_disk_full(RuntimeError("CUDA out of memory"))
