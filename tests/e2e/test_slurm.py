@@ -24,6 +24,7 @@ from slurm_cluster import Cluster, Job
 pytestmark = pytest.mark.slow
 
 SCRIPT = "slurm/run_r1_grpo.slurm"
+DDP = ROOT / "configs" / "accelerate_configs" / "ddp.yaml"
 Settings = Mapping[str, object]
 SMALL: Settings = {
     "max_samples": 200,
@@ -56,7 +57,9 @@ class Jobs:
         settings = {**SMALL, "output_dir": self.folder / name / "run", **(more or {})}
         overrides = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         output = f"--output={self.folder / name}/slurm-%a.out"
-        script = [SCRIPT, "--accelerate-config", "configs/accelerate_configs/ddp.yaml", *own, str(TINY_RECIPE)]
+        config = self.folder / "ddp.yaml"  # the file decides, not the recipe's bf16: false
+        config.write_text(DDP.read_text().replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+        script = [SCRIPT, "--accelerate-config", str(config), *own, str(TINY_RECIPE)]
         return self.cluster.run("sbatch", "--parsable", output, *options, *script, *overrides, cwd=ROOT).strip()
 
     def run_folder(self, name: str) -> Path:
