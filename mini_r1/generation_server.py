@@ -57,7 +57,7 @@ class ServerPlan:
 
     Attributes:
         gpus: what its CUDA_VISIBLE_DEVICES will be; empty leaves that as it is (a machine without GPUs).
-        port, group_port: of its HTTP interface, and of the group in which it receives weights.
+        host, port, group_port: of its HTTP interface, and of the group in which it receives weights.
         timeout: seconds that it may take to load.
         request_timeout: seconds that one batch may take to generate.
         extra: more arguments of `vllm serve`, which override those given here.
@@ -72,6 +72,7 @@ class ServerPlan:
     log: Path
     timeout: float
     request_timeout: float
+    host: str = LOOPBACK
     revision: str | None = None
     tokenizer: str | None = None
     trust_remote_code: bool = False
@@ -80,12 +81,12 @@ class ServerPlan:
     @property
     def url(self) -> str:
         """The server's address."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def command(self) -> list[str]:
         """The command line, with what TRL's trainer needs of a server (trl.generation.vllm_client)."""
         options: dict[str, Any] = {
-            "host": LOOPBACK,
+            "host": self.host,
             "port": self.port,
             "weight-transfer-config": json.dumps({"backend": "nccl"}),
             "logprobs-mode": "processed_logprobs",

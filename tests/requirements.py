@@ -10,12 +10,17 @@ import pytest
 REQUIRE_ALL = "MINI_R1_REQUIRE_ALL"
 
 
-def require_program(name: str) -> str:
-    """Return the path of a program on PATH; without one skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1."""
-    path = shutil.which(name)
-    if path is None:
-        skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {name})")
-    return path
+def require_program(name: str, package: str | None = None, path: str | None = None) -> str:
+    """Return where a program is; without one skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1.
+
+    Args:
+        package: the Debian package that has it, if its name is another.
+        path: where to look instead of PATH.
+    """
+    found = shutil.which(name, path=path)
+    if found is None:
+        skip_or_fail(f"no program {name!r} on PATH: install it (Debian, Ubuntu: apt-get install {package or name})")
+    return found
 
 
 def require_module(name: str, install: str) -> None:

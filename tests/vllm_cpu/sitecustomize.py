@@ -1,4 +1,4 @@
-"""Applies the patches of `gloo_weights` when their modules are first imported; Python runs this file at its start."""
+"""Applies the patches of `gloo_weights` and `rank_notes` when their modules are first imported, at Python's start."""
 
 import importlib.abc
 import importlib.machinery
@@ -27,10 +27,17 @@ def _patch_deepspeed(module: ModuleType) -> None:
     gloo_weights.patch_deepspeed(module)
 
 
+def _note_rank(module: ModuleType) -> None:
+    import rank_notes
+
+    rank_notes.note_at_exit(module)
+
+
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "trl.generation.vllm_client": _patch_client,
     "trl.generation.vllm_generation": _patch_generation,
     "deepspeed.ops": _patch_deepspeed,
+    "accelerate.state": _note_rank,
 }
 
 
