@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ RECIPE = "receipes/grpo-tiny-countdown.yaml"
 
 def call(*arguments: str, path: Path | None = None, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
     """Run the script as on a submit host, with `path` in front of PATH."""
-    environment = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
+    folders = [*([path] if path else []), Path(sys.executable).parent]  # the script takes python3 from there
+    environment = os.environ | {"PATH": ":".join([*map(str, folders), os.environ["PATH"]])}
     return subprocess.run(["bash", SCRIPT, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 

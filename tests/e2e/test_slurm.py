@@ -55,7 +55,7 @@ class Jobs:
         ranks.mkdir(parents=True)
         self.cluster.environment["RANKS_FOLDER"] = str(ranks)
         settings = {**SMALL, "output_dir": self.folder / name / "run", **(more or {})}
-        overrides = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+        overrides = [f"--{key}={value}" for key, value in settings.items()]
         output = f"--output={self.folder / name}/slurm-%a.out"
         config = self.folder / "ddp.yaml"  # the file decides, not the recipe's bf16: false
         config.write_text(DDP.read_text().replace("mixed_precision: bf16", "mixed_precision: 'no'"))
@@ -191,7 +191,7 @@ def test_a_crash_on_one_node_ends_the_job_as_failed(jobs: Jobs) -> None:
     end = jobs.end(job)
     assert time.monotonic() - killed < 60
     assert (end["JobState"], end["ExitCode"], end["Restarts"]) == ("FAILED", "1:0", "0"), jobs.logs("crash")
-    assert not processes_of(job)
+    jobs.cluster.wait_until(lambda: not processes_of(job), 15, "the end of its processes")
 
 
 def test_scancel_leaves_no_process(jobs: Jobs) -> None:
