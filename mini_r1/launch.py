@@ -5,6 +5,7 @@ process group or GPU is touched.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,8 +43,8 @@ class Launch:
 
     @property
     def machines(self) -> int:
-        """Machines, all with equally many processes."""
-        return max(1, self.processes // self.local_processes)
+        """Machines; the last may have fewer processes, where one of its GPUs generates."""
+        return max(1, math.ceil(self.processes / self.local_processes))
 
     @property
     def machine_rank(self) -> int:

@@ -79,9 +79,9 @@ def test_elsewhere_it_names_the_folder_to_call_it_from(tmp_path: Path) -> None:
 def test_a_bad_recipe_is_never_queued(tmp_path: Path) -> None:
     """The real preflight refuses it; sbatch (a stand-in that would tell) is not called."""
     bin_folder = folder_with(tmp_path, "sbatch", f"touch {tmp_path}/queued")
-    done = call("--nodes=2", RECIPE, "--learning_rat", "1e-4", path=bin_folder)
+    done = call("--nodes=2", RECIPE, "--learning_speed", "1e-4", path=bin_folder)
     assert done.returncode == 2
-    assert "learning_rat" in done.stderr + done.stdout
+    assert "learning_speed" in done.stderr + done.stdout
     assert not (tmp_path / "queued").exists()
 
 
