@@ -91,31 +91,6 @@ def _repo_name(training: TrainingArguments) -> str:
     return training.hub_model_id or Path(str(training.output_dir)).absolute().name
 
 
-def check_access(training: TrainingArguments) -> str | None:
-    """Say in one sentence why a push could not work, before anything is spent; None if it could, or is not wanted.
-
-    Asks the Hub who the token belongs to and whether it may write; creates nothing.
-    """
-    if not training.push_to_hub:
-        return None
-    token, repo = training.hub_token or get_token(), _repo_name(training)
-    if not token:
-        return f"push_to_hub is on and there is no token: {LOG_IN}, or set push_to_hub: false"
-    remember(token)
-    try:
-        _limit_waiting()
-        user = HfApi(token=token).whoami()
-    except Exception as error:  # whatever it is, it is the answer to the question asked
-        return f"push_to_hub is on, but {explain(error)}"
-    namespace = repo.split("/")[0] if "/" in repo else user["name"]
-    access = user.get("auth", {}).get("accessToken") or {}
-    if access.get("role") == "read":
-        return f"push_to_hub is on, but the token of {user['name']!r} can only read: {LOG_IN}"
-    if namespace not in {user["name"], *(org["name"] for org in user.get("orgs", []))}:
-        return f"hub_model_id is {repo!r}, but {user['name']!r} is not {namespace!r} or a member: use another namespace"
-    return None
-
-
 def explain(error: BaseException) -> str:
     """Return cause and fix of a failed push in one line, without tokens."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None

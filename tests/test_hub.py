@@ -16,7 +16,7 @@ from transformers.trainer_utils import HubStrategy
 from conftest import ROOT, Train
 from hub_server import FakeHub, wait_until
 from mini_r1 import hub as hub_module
-from mini_r1.hub import Destination, HubPush, check_access, command_by_hand, explain
+from mini_r1.hub import Destination, HubPush, command_by_hand, explain
 from mini_r1.redact import redact, remember
 
 TOKEN = "hf_ThisIsTheSecretOfTheTest"
@@ -187,21 +187,6 @@ def test_the_command_by_hand_pushes_the_same(hub: FakeHub, output: Path) -> None
     assert ran.returncode == 0, ran.stderr
     assert set(hub.files()) == {"README.md", "config.json"}
     assert hub.private == {"tester/my-run": True}
-
-
-def test_access_is_checked_before_training(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(**more: object) -> str | None:
-        return check_access(TrainingArguments(output_dir=str(tmp_path / "run"), push_to_hub=True, **more))  # type: ignore[arg-type]
-
-    assert ask() is None and ask(hub_model_id="tester/x") is None
-    assert "not 'elsewhere'" in (ask(hub_model_id="elsewhere/x") or "")
-    hub.role = "read"
-    assert "can only read" in (ask() or "")
-    message = ask(hub_token="hf_WrongWrongWrong") or ""
-    assert "rejected the token (401)" in message and "hf_Wrong" not in message
-    monkeypatch.delenv("HF_TOKEN")
-    assert "there is no token" in (ask() or "")
-    assert check_access(TrainingArguments(output_dir=str(tmp_path))) is None
 
 
 def test_an_error_that_quotes_the_token_is_told_without_it() -> None:
