@@ -16,15 +16,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
 from mini_r1.model_card import CARD, EVALUATION, update_card
+from mini_r1.policies import load_model, load_tokenizer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,32 +103,6 @@ def load_puzzles(args: argparse.Namespace) -> Dataset:
     if args.puzzles > len(held_out):
         raise ValueError(f"--puzzles {args.puzzles}: only {len(held_out)} of {len(dataset)} puzzles are held out")
     return held_out.shuffle(seed=args.split_seed, keep_in_memory=True).select(range(args.puzzles))
-
-
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load the tokenizer of {model!r}: {error}") from error
-
-
-def load_model(model: str) -> PreTrainedModel:
-    """Load a model on the GPU in its own precision, or on the CPU in float32.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
-    try:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load the model {model!r}: {error}") from error
-    return cast(Any, loaded).to(device)
 
 
 def prepare(args: argparse.Namespace) -> tuple[EvaluationSettings, Dataset, list[PreTrainedTokenizerBase]]:
