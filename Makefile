@@ -22,7 +22,7 @@ aha: .venv/.installed ## train the tiny policy with GRPO on this CPU, compare it
 report: .venv/.installed ## write the report of RUN again
 	$(BIN)/python scripts/report.py $(RUN)
 
-test: .venv/.installed-dev lint ## all checks: style, types, every test (half an hour on 2 cores)
+test: .venv/.installed-dev lint ## all checks: style, types, every test (20 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
 test-fast: .venv/.installed-dev ## the tests that take seconds

@@ -101,6 +101,17 @@ def test_a_named_checkpoint_that_is_not_whole_is_an_error(tmp_path: Path, traini
         choose_checkpoint(training)
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_manifest_covers_files_that_no_other_check_looks_at(cut: bool, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, 3, manifest=False)
+    config = folder / "config.json"
+    config.write_text('{"model_type": "qwen2"}')
+    write_manifest(folder, processes=1)
+    assert missing(folder) is None
+    config.write_text("{") if cut else config.unlink()
+    assert "config.json" in (missing(folder) or "")
+
+
 def test_a_cut_manifest_does_not_count(tmp_path: Path) -> None:
     """It is written in one piece, so a broken one says that something else went wrong."""
     folder = make_checkpoint(tmp_path, 2)
