@@ -24,6 +24,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
+from mini_r1.problems import UserError
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
@@ -31,11 +33,11 @@ STATE = "trainer_state.json"
 TORCH, ZERO, ZERO3, FSDP = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", "FSDP"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that can't be gone on from; the message names it, the reason and the fix."""
 
 
-class DiskFullError(RuntimeError):
+class DiskFullError(UserError, RuntimeError):
     """The output folder's disk is full; the message names the folder and the space needed."""
 
 

@@ -31,6 +31,7 @@ from urllib3.util.retry import Retry
 
 from mini_r1.guardian import GRACE_SECONDS
 from mini_r1.machine import generation_kind, server_gpus
+from mini_r1.problems import UserError
 from mini_r1.recipe import ScriptArguments
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ TRAINER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GR
 TRAINER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "ROLE_")
 
 
-class GenerationServerError(RuntimeError):
+class GenerationServerError(UserError, RuntimeError):
     """The generation server can't be started, or is gone; the message holds the last lines of its log."""
 
 

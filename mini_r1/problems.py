@@ -3,18 +3,29 @@
 from dataclasses import dataclass
 
 
+class UserError(Exception):
+    """Something that the user can mend; the message is one sentence or more, with the value, the cause and the fix.
+
+    Every program of this project ends on one of these with the single line `error: MESSAGE`, never with a traceback.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One reason not to start: the setting, its value, what is allowed and what to do.
+    """One reason not to start: the setting, its value, what is allowed, what to do and, where known, the cause.
 
     >>> print(Problem("num_generations", 7, "a divisor of 192", "use 6 or 8"))
     num_generations is 7; needed: a divisor of 192. Fix: use 6 or 8
+    >>> print(Problem("model_name_or_path", "./x", "a folder with a model", "check the path", "there is no folder ./x"))
+    model_name_or_path is ./x: there is no folder ./x; needed: a folder with a model. Fix: check the path
     """
 
     name: str
     value: object
     allowed: str
     fix: str
+    cause: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.value}; needed: {self.allowed}. Fix: {self.fix}"
+        cause = f": {self.cause}" if self.cause else ""
+        return f"{self.name} is {self.value}{cause}; needed: {self.allowed}. Fix: {self.fix}"

@@ -17,9 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from mini_r1.countdown import DEFAULT_DATASET
+from mini_r1.problems import UserError
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError, ValueError):
     """A recipe that can't be run; the message names the value, what is allowed and the fix."""
 
 
