@@ -6,7 +6,7 @@ them.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +63,7 @@ class ScriptArguments:
     seconds_per_step: float | None = field(default=None, metadata={"help": "For the estimate of time and cost"})
     gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
     given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
+    settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
 
 
 def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
@@ -79,15 +80,24 @@ def _parse(
 ) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _check_config_file(arguments)
-    kinds: Any = (ScriptArguments, config, ModelConfig)  # TRL types a tuple as one class
+    kinds: Any = (ScriptArguments, _Values, ModelConfig)  # TRL types a tuple as one class
     parser = TrlParser(kinds)
     try:
         script, training, model = parser.parse_args_and_config(arguments)
+        settings = _settings(script, training, model)
+        if config is not _Values:
+            training = config(**{key.name: getattr(training, key.name) for key in fields(config) if key.init})
     except ValueError as error:
         raise RecipeError(f"the recipe can't be used: {error}") from error
     _check_values(script, training, model)
-    script.given = _given(arguments, script, training, model)
+    script.given, script.settings = _given(arguments, script, training, model), settings
     return script, training, model
+
+
+def _settings(*parsed: Any) -> dict[str, Any]:
+    """Every key with its value as written, before GRPOConfig derives others from them."""
+    values = {key.name: getattr(part, key.name) for part in parsed for key in fields(part) if key.init}
+    return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
 
 
 class _Values(GRPOConfig):

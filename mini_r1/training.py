@@ -27,9 +27,9 @@ from mini_r1.checkpoints import (
     restore_data_order,
     train_nothing_if_done,
 )
-from mini_r1.countdown import load_countdown, split_train_test
 from mini_r1.decoding import decode_without_ended
 from mini_r1.generation_server import generation_server, limit_requests
+from mini_r1.holdout import DataSettings, Sides, hold_out
 from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.model_card import CardWriter, data_of, versions, write_card
@@ -46,23 +46,18 @@ logger = logging.getLogger(__name__)
 SAMPLES_FOLDER = "completion_samples"
 
 
-def prepare_datasets(script: ScriptArguments, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+def prepare_datasets(
+    script: ScriptArguments, tokenizer: PreTrainedTokenizerBase, sides: Sides | None = None
+) -> tuple[Dataset, Dataset]:
     """The puzzles with their prompts: those to train on, and the held-out ones for evaluation during the run.
 
-    Both carry the column `split` ("train" or "test"), so that a recorded sample says which it is.
+    Both carry the column `split` ("train" or "test"), so that a recorded sample says which it is. `sides` saves
+    loading them again.
     """
-    puzzles = load_countdown(
-        script.dataset_id_or_path,
-        split=script.dataset_split,
-        max_samples=script.max_samples,
-        seed=script.split_seed,
-        revision=script.dataset_revision,
-    )
-    sides = split_train_test(puzzles, script.test_size, script.split_seed)
+    sides = sides or hold_out(DataSettings.of(script))
+    watched = sides.held_out.select(range(min(script.eval_puzzles, len(sides.held_out))))
     prepared = []
-    for name, side in sides.items():
-        if name == "test":
-            side = side.select(range(min(script.eval_puzzles, len(side))))
+    for name, side in (("train", sides.train), ("test", watched)):
         side, _ = build_prompts(side, tokenizer, script.max_prompt_length)
         prepared.append(side.add_column("split", [name] * len(side)))
     train, test = prepared
