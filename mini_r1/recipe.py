@@ -83,10 +83,10 @@ def _parse(
     kinds: Any = (ScriptArguments, _Values, ModelConfig)  # TRL types a tuple as one class
     parser = TrlParser(kinds)
     try:
-        script, training, model = parser.parse_args_and_config(arguments)
-        settings = _settings(script, training, model)
-        if config is not _Values:
-            training = config(**{key.name: getattr(training, key.name) for key in fields(config) if key.init})
+        script, values, model = parser.parse_args_and_config(arguments)
+        settings = _settings(script, values, model)
+        written = {key.name: getattr(values, key.name) for key in fields(config) if key.init}
+        training = config(**written)
     except ValueError as error:
         raise RecipeError(f"the recipe can't be used: {error}") from error
     _check_values(script, training, model)

@@ -43,7 +43,7 @@ def test_the_built_configuration_gives_the_same_record(small_arguments: list[str
     ("options", "deciding", "harmless"),
     [
         (["--learning_rate", "1e-5"], ["learning_rate: 0.0002 -> 1e-05"], []),
-        (["--seed", "7", "--beta", "0.1"], ["beta: 0.0 -> 0.1", "seed: 42 -> 7"], []),
+        (["--seed", "7", "--beta", "0.1"], ["beta: 0 -> 0.1", "seed: 42 -> 7"], []),
         (["--test_size", "0.2"], ["test_size: 0.1 -> 0.2"], []),
         (["--use_peft", "true"], ["use_peft: false -> true"], []),
         (["--save_steps", "1", "--max_steps", "9"], [], ["max_steps: 4 -> 9", "save_steps: 2 -> 1"]),
