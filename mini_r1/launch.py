@@ -1,7 +1,7 @@
 """How this process was launched: how many there are on how many machines, and who holds which part of the model.
 
 Read from the environment that `accelerate launch` (1.15: accelerate/utils/launch.py) and `torchrun` set, before any
-process group or GPU is touched.
+process group or GPU is touched. A dry run can plan for another launch: `planned_environment` says what that would set.
 """
 
 import json
@@ -13,7 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from torch.distributed import rendezvous
+
+from mini_r1.problems import UserError
 
 Engine = Literal["single", "ddp", "deepspeed", "fsdp"]
 
@@ -95,8 +99,8 @@ def read_launch(environ: Mapping[str, str], deepspeed: str | dict[str, Any] | No
             place,
             engine="deepspeed",
             zero_stage=int(environ.get(f"{prefix}ZERO_STAGE", 2)),  # accelerate's own default
-            offload_optimizer=environ.get(f"{prefix}OFFLOAD_OPTIMIZER_DEVICE", "none") != "none",
-            offload_weights=environ.get(f"{prefix}OFFLOAD_PARAM_DEVICE", "none") != "none",
+            offload_optimizer=environ.get(f"{prefix}OFFLOAD_OPTIMIZER_DEVICE", "none").lower() != "none",
+            offload_weights=environ.get(f"{prefix}OFFLOAD_PARAM_DEVICE", "none").lower() != "none",
         )
     if _is_true(environ, "ACCELERATE_USE_FSDP"):
         offload = _is_true(environ, "FSDP_OFFLOAD_PARAMS")
@@ -120,6 +124,66 @@ def _with_deepspeed_config(place: Launch, config: str | dict[str, Any]) -> Launc
         offload_optimizer=zero.get("offload_optimizer", {}).get("device", "none") != "none",
         offload_weights=zero.get("offload_param", {}).get("device", "none") != "none",
     )
+
+
+def planned_environment(config_file: str | None, processes: int | None, per_machine: int | None) -> dict[str, str]:
+    """What `accelerate launch` would set for the first process, without a start and without DeepSpeed installed.
+
+    Args:
+        config_file: accelerate's configuration; None plans plain DDP.
+        processes: training processes in all; None takes the file's `num_processes`.
+        per_machine: those on each machine (the last may have fewer); None divides them over the file's machines.
+
+    Raises:
+        UserError: if the file can't be used, or a number is less than 1.
+    """
+    config: dict[str, Any] = {"distributed_type": "MULTI_GPU", "num_processes": 1, "num_machines": 1}
+    if config_file:
+        config = _accelerate_config(config_file)
+    count = processes if processes is not None else config["num_processes"]
+    local = per_machine if per_machine is not None else math.ceil(count / config["num_machines"])
+    for name, value in (("plan_processes", count), ("plan_processes_per_machine", local)):
+        if value < 1:
+            raise UserError(
+                f"{name} is {value}, but at least 1 process trains. Add --{name} with a number of 1 or more"
+            )
+    place = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(min(local, count)), "RANK": "0", "LOCAL_RANK": "0"}
+    return place | _engine_variables(config)
+
+
+def _engine_variables(config: dict[str, Any]) -> dict[str, str]:
+    """What of a configuration accelerate hands on to its processes, as far as `read_launch` reads it."""
+    engine = config["distributed_type"]
+    switch, prefix, own = {
+        "DEEPSPEED": ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "deepspeed_"),
+        "FSDP": ("ACCELERATE_USE_FSDP", "FSDP_", "fsdp_"),
+    }.get(engine, ("", "", ""))
+    options = config.get(f"{engine.lower()}_config", {}) if switch else {}
+    variables = {
+        f"{prefix}{key.removeprefix(own).upper()}": str(value) for key, value in options.items() if value is not None
+    }
+    return {switch: "true", **variables} if switch else {}
+
+
+def _accelerate_config(file: str) -> dict[str, Any]:
+    """The configuration of accelerate, for a launch that starts a process for each GPU."""
+    try:
+        config = dict(load_config_from_file(file).to_dict())
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(map(str, Path("configs/accelerate_configs").glob("*.yaml")))) or "none"
+        raise UserError(f"there is no accelerate configuration {file!r}. Here are: {known}") from error
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"accelerate can't use the configuration {file!r}: {reason}") from error
+    if config["distributed_type"] not in ("DEEPSPEED", "FSDP", "MULTI_GPU"):
+        raise UserError(
+            f"distributed_type is {config['distributed_type']} in {file!r}, with which accelerate starts one process. "
+            "Take DEEPSPEED, FSDP or MULTI_GPU, or plan without the file"
+        )
+    for name in ("num_processes", "num_machines"):
+        if not isinstance(config[name], int) or config[name] == 0:
+            raise UserError(f"{name} is {config[name]!r} in {file!r}. Give a whole number of 1 or more")
+    return config
 
 
 def share_findings(launch: Launch, findings: str) -> list[str]:

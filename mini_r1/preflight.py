@@ -19,7 +19,7 @@ from mini_r1.batch_plan import BatchPlan, plan_batches
 from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
 from mini_r1.countdown import GENERATED_PREFIX, load_countdown
 from mini_r1.hub_access import check_hub_access, offline_if_unreachable, uses_hub
-from mini_r1.launch import Launch, read_launch, share_findings, wait_until_shown
+from mini_r1.launch import Launch, planned_environment, read_launch, share_findings, wait_until_shown
 from mini_r1.machine import (
     GIB,
     Assignment,
@@ -35,7 +35,7 @@ from mini_r1.machine import (
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
 from mini_r1.model_shape import ModelShape, load_config, measure_shape
-from mini_r1.problems import Problem
+from mini_r1.problems import Problem, UserError
 from mini_r1.prompts import ASSISTANT_PREFILL, build_prompts
 from mini_r1.recipe import ScriptArguments, attention_implementation, load_tokenizer
 
@@ -496,16 +496,34 @@ def _summary(plan: Plan, batches: BatchPlan) -> str:
     return f"{size}, {plan.launch.describe()}, {where}{missing}"
 
 
+def planned(script: ScriptArguments) -> dict[str, str]:
+    """The environment of the launch that a dry run is to plan for; empty for this process's own.
+
+    Raises:
+        UserError: for such a plan without dry_run, or one that can't be.
+    """
+    plan = (script.plan_accelerate_config, script.plan_processes, script.plan_processes_per_machine)
+    if plan == (None, None, None):
+        return {}
+    if not script.dry_run:
+        raise UserError(
+            "plan_accelerate_config, plan_processes and plan_processes_per_machine say what a dry run plans for. Add "
+            "--dry_run, or start the run with `accelerate launch --config_file ... --num_processes ...` instead"
+        )
+    return planned_environment(*plan)
+
+
 def run_preflight(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
     """Check on each machine, and let the first process print: all in a dry run, else one line, or every problem.
 
     Returns:
         0 if the run may start, else 2: the same on every process.
     """
-    launch = read_launch(os.environ, training.deepspeed)
+    environ = os.environ | planned(script)
+    launch = read_launch(environ, training.deepspeed)
     report = Report()
     if launch.local_rank == 0:  # the others of the machine would find the same
-        report = check_run(script, training, model)
+        report = check_run(script, training, model, environ)
     findings = share_findings(launch, "\n".join(map(str, report.problems)))
     others = [(rank, text) for rank, text in enumerate(findings) if text and rank != launch.rank]
     if launch.rank == 0 or (len(findings) == 1 and launch.local_rank == 0):

@@ -57,6 +57,16 @@ class ScriptArguments:
         metadata={"help": 'GPUs of the generation server, such as "3" or "2,3"; default: the last visible'},
     )
     dry_run: bool = field(default=False, metadata={"help": "Check the run and print what it needs, then stop"})
+    plan_accelerate_config: str | None = field(
+        default=None,
+        metadata={"help": "With dry_run: plan for `accelerate launch --config_file FILE`, which need not run here"},
+    )
+    plan_processes: int | None = field(
+        default=None, metadata={"help": "With dry_run: plan for so many training processes; default: the file's"}
+    )
+    plan_processes_per_machine: int | None = field(
+        default=None, metadata={"help": "With dry_run: so many of them on each machine; default: evenly divided"}
+    )
     gpu_memory_gb: float | None = field(
         default=None, metadata={"help": "GiB of a GPU to plan for; default: those of the visible one, else 80"}
     )

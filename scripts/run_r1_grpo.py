@@ -6,6 +6,8 @@ split that no puzzle crosses, held-out evaluation, samples kept on disk, and a r
 A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
 Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learning_rate 1e-4 --max_steps 20
 Only check and plan:    ... --config receipes/grpo-tiny-countdown.yaml --dry_run
+Plan for 3 + 1 GPUs:    ... --config receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml --dry_run \\
+                            --plan_accelerate_config configs/accelerate_configs/deepspeed_zero3.yaml
 """
 
 import logging
@@ -16,7 +18,8 @@ import datasets
 import transformers
 
 from mini_r1.preflight import run_preflight
-from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
+from mini_r1.problems import UserError
+from mini_r1.recipe import parse_recipe, read_recipe
 from mini_r1.redact import protect_logs
 
 
@@ -34,7 +37,7 @@ def main() -> int:
         if status or values[0].dry_run:
             return status
         script, training, model = parse_recipe()
-    except RecipeError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     # Here, because a dry run takes seconds without them.
