@@ -15,16 +15,24 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mini_r1.countdown import COLUMNS
+from mini_r1.metrics import metric_of
 from mini_r1.prompts import build_prompts
 from mini_r1.rewards import Reason, judge_equation, judge_format
 from mini_r1.sampling import Completion, generate_completions
 from mini_r1.solver import MAX_NUMBERS, difficulty
 from mini_r1.statistics import Estimate, bootstrap_ratios, paired_difference, pass_at_k
-from mini_r1.traces import read_thinking
+from mini_r1.traces import Thinking, judge_thinking
 
 SAMPLES_KEPT = 16  # completions quoted in a result
 DIFFICULTIES = ("easy", "medium", "hard", "unsolvable", "unknown")
-DECIMALS = {"length": 1, "attempts": 2}  # in the table; 3 for the shares
+# Numerator and denominator in `Thinking`; each equation or attempt counts alike, so that a long thinking weighs more.
+RATIOS = {
+    "arithmetic": ("right", "equations"),
+    "repeats": ("repeats", "attempts"),
+    "foreign": ("foreign", "attempts"),
+    "false_yes": ("false_yes", "yes"),
+    "false_no": ("false_no", "solutions"),
+}
 
 Result = dict[str, Any]
 
@@ -70,14 +78,12 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the rewards and `read_thinking` say of one completion."""
+    """What the rewards and `judge_thinking` say of one completion."""
 
     equation_reward: float
     format_reward: float
     reason: Reason
-    attempts: int
-    right: int
-    equations: int
+    thinking: Thinking
     tokens: int
     truncated: bool
 
@@ -158,14 +164,12 @@ def score(puzzles: Dataset, completions: Sequence[Sequence[Completion]]) -> list
 
 
 def _score(nums: Sequence[int], target: int, completion: Completion) -> Score:
-    verdict, thinking = judge_equation(completion.text, target, nums), read_thinking(completion.text)
+    verdict = judge_equation(completion.text, target, nums)
     return Score(
         verdict.reward,
         float(judge_format(completion.text)),
         verdict.reason,
-        thinking.attempts,
-        thinking.right,
-        thinking.equations,
+        judge_thinking(completion.text, nums, target),
         completion.tokens,
         completion.truncated,
     )
@@ -226,17 +230,17 @@ def _measure(
     def mean(field: str) -> list[float]:
         return [sum(getattr(one, field) for one in row) / len(row) for row in sampled]
 
+    def thought(field: str) -> list[float]:
+        return [sum(getattr(one.thinking, field) for one in row) for row in sampled]
+
     means = {f"pass@{k}": [pass_at_k(len(row), _solved(row), k) for row in sampled] for k in sorted(set(settings.ks))}
     means["greedy"] = [one.equation_reward for one in greedy]
-    fields = {"format": "format_reward", "length": "tokens", "truncated": "truncated", "attempts": "attempts"}
+    fields = {"format": "format_reward", "length": "tokens", "truncated": "truncated"}
     means |= {name: mean(field) for name, field in fields.items()}
-    # Each equation counts alike, so that a long thinking weighs more than a short one.
-    arithmetic = (
-        [sum(one.right for one in row) for row in sampled],
-        [sum(one.equations for one in row) for row in sampled],
-    )
-    ones = [1] * len(sampled)
-    ratios = {name: (values, ones) for name, values in means.items()} | {"arithmetic": arithmetic}
+    means["attempts"] = [total / len(row) for total, row in zip(thought("attempts"), sampled, strict=True)]
+    ones = [1.0] * len(sampled)
+    ratios: dict[str, tuple[list[float], list[float]]] = {name: (values, ones) for name, values in means.items()}
+    ratios |= {name: (thought(above), thought(below)) for name, (above, below) in RATIOS.items()}
     return bootstrap_ratios(ratios, seed=settings.seed)
 
 
@@ -271,7 +275,7 @@ def _quote(
             "equation_reward": scores[i][0].equation_reward,
             "format_reward": scores[i][0].format_reward,
             "reason": scores[i][0].reason.value,
-            "attempts": scores[i][0].attempts,
+            "attempts": scores[i][0].thinking.attempts,
             "tokens": scores[i][0].tokens,
         }
         for i in range(min(SAMPLES_KEPT, len(puzzles)))
@@ -314,7 +318,8 @@ def _puzzles(result: Result) -> tuple[Any, Any]:
 def _cell(metric: str, estimate: dict[str, float | None] | None) -> str:
     if estimate is None or estimate["value"] is None:
         return "n/a"
-    value, low, high = (f"{estimate[part]:.{DECIMALS.get(metric, 3)}f}" for part in ("value", "low", "high"))
+    decimals = metric_of(metric).decimals_as_fraction
+    value, low, high = (f"{estimate[part]:.{decimals}f}" for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 

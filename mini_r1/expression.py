@@ -24,9 +24,9 @@ Rational = int | Fraction
 _TOKEN = re.compile(r"[0-9]+|\S")  # `[0-9]`, because `\d` also matches the digits of other scripts
 _LITERAL = re.compile(rf"0|-?[1-9][0-9]{{0,{MAX_DIGITS - 1}}}")
 _DIGITS = frozenset("0123456789")
-_NEGATE = "negate"
-_SIGNS = {"+": "+", "-": "-", "*": "*", "/": "/", "×": "*", "÷": "/", "−": "-", "·": "*"}
-_PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, _NEGATE: 3}
+NEGATE = "negate"
+SIGNS = {"+": "+", "-": "-", "*": "*", "/": "/", "×": "*", "÷": "/", "−": "-", "·": "*"}
+_PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, NEGATE: 3}
 
 
 class ExpressionError(ValueError):
@@ -59,7 +59,7 @@ class Expression:
         for item in self.postfix:
             if isinstance(item, int):
                 stack.append(item)
-            elif item is _NEGATE:
+            elif item is NEGATE:
                 stack[-1] = -stack[-1]
             else:
                 right = stack.pop()
@@ -100,7 +100,7 @@ def parse(text: str) -> Expression:
             while (sign := waiting.pop()) != "(":
                 postfix.append(sign)
         else:
-            sign = _SIGNS.get(token, "")
+            sign = SIGNS.get(token, "")
             _require(sign != "")
             while waiting and _PRECEDENCE[waiting[-1]] >= _PRECEDENCE[sign]:
                 postfix.append(waiting.pop())
@@ -149,8 +149,8 @@ def _prefix(token: str) -> str:
     """What `token` means where an operand is due: an open parenthesis or a minus, else it is refused."""
     if token == "(":
         return token
-    _require(_SIGNS.get(token) == "-")
-    return _NEGATE
+    _require(SIGNS.get(token) == "-")
+    return NEGATE
 
 
 def _divide(left: Rational, right: Rational) -> Rational:

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mini_r1.metrics import metric_of
 from mini_r1.recipe import ScriptArguments
 from mini_r1.redact import redact
 from mini_r1.run_records import Interval, Record, Result, points, read_log, read_results, read_run
@@ -23,7 +24,6 @@ logger = logging.getLogger(__name__)
 CARD, RUN, EVALUATION, STATE = "README.md", "run.json", "evaluation.json", "trainer_state.json"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "deepspeed")
-COUNTS = {"length": 1, "attempts": 2}  # metric -> decimals; every other one is a share
 
 
 class CardWriter(TrainerCallback):
@@ -147,7 +147,7 @@ def _table(results: Sequence[Result]) -> str:
 def _cell(name: str, measured: Interval | None) -> str:
     if measured is None:
         return "n/a"
-    decimals = COUNTS.get(name, 3)
+    decimals = metric_of(name).decimals_as_fraction
     return f"{measured.value:.{decimals}f} [{measured.low:.{decimals}f}, {measured.high:.{decimals}f}]"
 
 

@@ -46,17 +46,17 @@ LIGHT = Colours("#ffffff", "#1f2328", "#d8dee4", train="#0072B2", held_out="#D55
 DARK = Colours("#161b22", "#e6edf3", "#343b45", train="#56B4E9", held_out="#E69F00")
 
 
-def draw(panels: Sequence[Panel], log: Sequence[Record], colours: Colours) -> bytes:
-    """Return a PNG with the panels, two a row; one panel is 900 x 600 pixels, four are 1650 x 1125."""
+def draw(panels: Sequence[Panel], log: Sequence[Record], colours: Colours, legend: bool = True) -> bytes:
+    """Return a PNG with the panels, two a row, and one legend; one panel is 900 x 600 pixels, four are 1650 x 1125."""
     rows, columns = math.ceil(len(panels) / 2), min(len(panels), 2)
     size, dpi = ((5, 10 / 3), 180) if len(panels) == 1 else ((11, 3.75 * rows), 150)  # inches; one: legible on a phone
     figure = Figure(figsize=size, dpi=dpi, layout="constrained", facecolor=colours.background)
     for index, panel in enumerate(panels):
         _draw_panel(figure.add_subplot(rows, columns, index + 1), panel, log, colours)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    for text in legend.get_texts():
-        text.set_color(colours.ink)
+    if legend:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        style: Record = {"ncols": 3, "frameon": False, "fontsize": "small", "labelcolor": colours.ink}
+        figure.legend(handles, labels, loc="outside lower center", **style)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -9,41 +9,35 @@ page forbids scripts and all outside resources.
 """
 
 import base64
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from mini_r1.metrics import in_order, metric_of
 from mini_r1.plots import DARK, LIGHT, PANELS, Panel, draw
 from mini_r1.rewards import Reason
+from mini_r1.run_facts import facts, in_words, steps_in_words
 from mini_r1.run_records import (
-    HOW_TO_EVALUATE,
+    RUN,
     Group,
     Interval,
+    Progress,
     Record,
     Result,
     Sample,
-    is_finite,
+    how_to_evaluate,
     points,
-    read_log,
-    read_results,
+    read_evaluation,
+    read_progress,
     read_run,
 )
+from mini_r1.traces import mark_lines
 
 MAX_SAMPLES = 20
 TEMPLATE = "report.html.j2"
-
-
-METRICS = {  # name in evaluation.json -> what it is called on the page; in the page's order
-    "greedy": "solved by the greedy completion",
-    "format": "completions in the format",
-    "length": "completion length",
-    "truncated": "cut off at the token limit",
-    "attempts": "attempts per completion",
-    "arithmetic": "equations in the thinking that are right",
-}
-UNITS = {"length": "tokens", "attempts": ""}  # every other metric is a share
+HEADLINED = ("pass@1", "length", "attempts")
 
 REASONS = {
     Reason.CORRECT: "uses every number once and reaches the target",
@@ -54,16 +48,6 @@ REASONS = {
     Reason.DIVISION_BY_ZERO: "divides by zero",
 }
 
-RUN_LABELS = {
-    "command": "command",
-    "receipe": "recipe",
-    "model": "base model",
-    "hardware": "hardware",
-    "seconds": "wall-clock time",
-    "steps": "steps",
-    "seed": "seed",
-}
-
 
 def write_report(run_dir: Path) -> list[Path]:
     """Write `run_dir`/report/ and return the paths: aha.png, the PNG of each panel, and index.html.
@@ -72,14 +56,12 @@ def write_report(run_dir: Path) -> list[Path]:
     bytes: it can be run again at any time, also during training.
 
     Raises:
-        FileNotFoundError: without `run_dir`/trainer_state.json.
-        ValueError: if a file is not what its writer would have written; says which and what to do.
+        RecordError: if the run has not saved anything yet, or a file is not what its writer would have written; says
+            which and what to do.
     """
-    log = read_log(run_dir / "trainer_state.json")
-    results = read_results(run_dir / "evaluation.json")
-    run = read_run(run_dir / "run.json")
+    content, log = read_content(run_dir), read_progress(run_dir).log
     files = {"aha.png": draw(PANELS, log, LIGHT)} | {f"{p.name}.png": draw([p], log, LIGHT) for p in PANELS}
-    page = render_page(run_dir, log, results, run, files)
+    page = render_page(content, [_embed(panel, log) for panel in PANELS])
     files["index.html"] = page.encode("utf-8", errors="backslashreplace")  # a completion may hold half a surrogate pair
     folder = run_dir / "report"
     folder.mkdir(exist_ok=True)
@@ -95,105 +77,129 @@ def _replace(path: Path, content: bytes) -> Path:
 # --- words and numbers ---------------------------------------------------------------------------------------------
 
 
-def headline(results: Sequence[Result], log: Sequence[Record]) -> str:
-    """Say in plain words what the numbers say, whichever way they went."""
+def headline(results: Sequence[Result], progress: Progress) -> list[str]:
+    """Say in plain words what the numbers say, whichever way they went: first what was trained for, then the losses."""
     if not results:
-        solved = points(log, f"eval_{PANELS[0].key}")
-        if len(solved) < 2:
-            return "This run has not been evaluated yet."
-        (first, before), (last, after) = min(solved.items()), max(solved.items())
-        return (
-            f"During training, {100 * before:.1f} % of the held-out puzzles were solved at step {first} and "
-            f"{100 * after:.1f} % at step {last}; without an evaluation there are no intervals."
-        )
+        return [_during_training(progress)]
     if len(results) == 1:
-        measured = [f"{METRICS.get(n, n)} {_text(n, results[0].metrics[n])}" for n in _headlined(results)]
-        return f"{results[0].model} on {results[0].puzzles} held-out puzzles: {', '.join(measured)}."
-    names = _headlined(results)
-    before_after = [(n, results[0].metrics[n], results[1].metrics[n]) for n in names]
-    sentences = [f"{_verb(n, b.change_to(a))}: {_text(n, b)} before, {_text(n, a)} after." for n, b, a in before_after]
-    return " ".join(sentences) or "The two evaluations have no metric in common."
+        measured = [f"{metric_of(n).label} {_text(n, results[0].metrics[n])}" for n in _in_all(HEADLINED, results)]
+        told = [f"{results[0].model} on {results[0].puzzles} held-out puzzles: {', '.join(measured)}."]
+    else:
+        before, after = (result.metrics for result in results)
+        changes = [(n, before[n], after[n]) for n in _in_all(HEADLINED, results)]
+        sentences = [f"{_verb(n, b.change_to(a))}: {_text(n, b)} before, {_text(n, a)} after." for n, b, a in changes]
+        told = [" ".join(sentences) or "The two evaluations have no metric in common.", *_losses(results)]
+    return [*told, *_greedy_lags(results[-1])]
 
 
-def _headlined(results: Sequence[Result]) -> list[str]:
-    return [name for name in ("pass@1", "length", "attempts") if all(name in result.metrics for result in results)]
+def _during_training(progress: Progress) -> str:
+    solved = points(progress.log, f"eval_{PANELS[0].key}")
+    if len(solved) < 2:
+        return "This run has not been evaluated yet."
+    (first, before), (last, after) = min(solved.items()), max(solved.items())
+    return (
+        f"During training, {100 * before:.1f} % of the held-out puzzles were solved at step {first} and "
+        f"{100 * after:.1f} % at step {last}; without an evaluation there are no intervals."
+    )
+
+
+def _in_all(names: Sequence[str], results: Sequence[Result]) -> list[str]:
+    return [name for name in names if all(name in result.metrics for result in results)]
+
+
+def _losses(results: Sequence[Result]) -> list[str]:
+    """What got clearly worse, of all metrics that are better one way; the first sentence has said it of pass@1."""
+    before, after = (result.metrics for result in results)
+    names = [n for n in in_order(set(before) & set(after)) if n != "pass@1" and metric_of(n).better]
+    worse = [n for n in names if before[n].change_to(after[n]) == -metric_of(n).better]
+    if not worse:
+        return ["Nothing else that was measured got clearly worse."] if names else []
+    told = [f"{metric_of(n).label} {metric_of(n).text(before[n].value)} → {_text(n, after[n])}" for n in worse]
+    return [f"Worse after training: {'; '.join(told)}."]
+
+
+def _greedy_lags(result: Result) -> list[str]:
+    greedy, sampled = result.metrics.get("greedy"), result.metrics.get("pass@1")
+    if not greedy or not sampled or sampled.change_to(greedy) >= 0:
+        return []
+    return [
+        f"Its greedy completion solves less than a sampled one: {_text('greedy', greedy)} against "
+        f"{metric_of('pass@1').text(sampled.value)}."
+    ]
 
 
 def _verb(name: str, change: int) -> str:
     same = "unchanged within the intervals"
     said = {
-        "pass@1": (f"pass@1 is {same}", "pass@1 rose", "pass@1 fell"),
+        "pass@1": (
+            f"Held-out puzzles solved by a sampled completion (pass@1) are {same}",
+            "More held-out puzzles are solved by a sampled completion (pass@1)",
+            "Fewer held-out puzzles are solved by a sampled completion (pass@1)",
+        ),
         "length": (f"Thinking length is {same}", "Thinking got longer", "Thinking got shorter"),
         "attempts": (f"Attempts are {same}", "The model tries more often", "The model tries less often"),
     }
     return said[name][change]  # 0, 1 and -1, the last
 
 
-def _number(name: str, value: float) -> str:
-    """The value of a metric without its unit: shares as per cent, all with as many digits as their unit has use for."""
-    unit = UNITS.get(name, "%")
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:.{1 if unit else 2}f}"
-
-
-def _unit(name: str) -> str:
-    unit = UNITS.get(name, "%")
-    return f" {unit}" if unit else ""
-
-
 def _text(name: str, interval: Interval) -> str:
-    return f"{_number(name, interval.value)}{_unit(name)} ({_range(name, interval)})"
+    return f"{metric_of(name).text(interval.value)} ({_range(name, interval)})"
 
 
 def _range(name: str, interval: Interval) -> str:
-    return f"{_number(name, interval.low)}–{_number(name, interval.high)}"
-
-
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(42.31), _duration(90), _duration(3 * 3600 + 240)
-    ('42.3 s', '1 min 30 s', '3 h 4 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{metric_of(name).number(interval.low)}–{metric_of(name).number(interval.high)}"
 
 
 # --- page ----------------------------------------------------------------------------------------------------------
 
 
-def render_page(
-    run_dir: Path, log: Sequence[Record], results: Sequence[Result], run: Record, pngs: Mapping[str, bytes]
-) -> str:
-    """Return the page as HTML; `pngs` holds the light panels under their file names, the dark ones are drawn here."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    panels = [
-        {
-            "title": panel.title,
-            "light": base64.b64encode(pngs[f"{panel.name}.png"]).decode(),
-            "dark": base64.b64encode(draw([panel], log, DARK)).decode(),
-            "alt": _describe(panel, log),
-        }
-        for panel in PANELS
+def read_content(run_dir: Path) -> Record:
+    """Read the files of a run and return what the template shows, all but the plots.
+
+    Raises:
+        RecordError: as `write_report`.
+    """
+    progress, evaluation, run = read_progress(run_dir), read_evaluation(run_dir), read_run(run_dir / RUN)
+    results = evaluation.results
+    breakdowns = [
+        ("By difficulty", group_rows([result.by_difficulty for result in results])),
+        ("By how many numbers", group_rows([result.by_numbers for result in results])),
     ]
-    return environment.get_template(TEMPLATE).render(
-        name=run_dir.resolve().name,
-        headline=headline(results, log),
-        columns=_columns(results),
-        unlike=unlike(results),
-        metrics=metric_rows(results),
-        groups=[
-            ("By difficulty", group_rows([result.by_difficulty for result in results])),
-            ("By how many numbers", group_rows([result.by_numbers for result in results])),
-        ],
-        panels=panels,
-        reasons=reason_rows(results),
-        samples=sample_rows(results),
-        facts=facts(log, results, run),
-        how_to_evaluate=HOW_TO_EVALUATE.format(run_dir=run_dir),
-    )
+    return {
+        "name": run_dir.resolve().name,
+        "progress": None if progress.is_finished else steps_in_words(progress),
+        "headline": headline(results, progress),
+        "columns": _columns(results),
+        "unlike": unlike(results),
+        "metrics": metric_rows(results),
+        "groups": [(title, rows) for title, rows in breakdowns if len(rows) > 1],  # one row is the table above again
+        "reasons": reason_rows(results),
+        "samples": sample_rows(results),
+        "facts": facts(progress, run, results),
+        "why_none": evaluation.why_none,
+        "how_to_evaluate": how_to_evaluate(run_dir),
+    }
+
+
+def render_page(content: Record, panels: Sequence[Record]) -> str:
+    """Return the page as HTML: `content` as `read_content` returns it, and the plots."""
+    return _template().render(panels=panels, **content)
+
+
+@functools.cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template(TEMPLATE)
+
+
+def _embed(panel: Panel, log: Sequence[Record]) -> Record:
+    """A plot in both schemes as the page embeds it, without the legend that the page has once for all."""
+    pictures = {
+        scheme: base64.b64encode(draw([panel], log, colours, legend=False)).decode()
+        for scheme, colours in (("light", LIGHT), ("dark", DARK))
+    }
+    return pictures | {"title": panel.title, "alt": _describe(panel, log)}
 
 
 def _columns(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -217,7 +223,7 @@ def unlike(results: Sequence[Result]) -> list[str]:
         return []
     base, trained = ({"dataset": r.dataset, "puzzles": r.puzzles} | r.settings for r in results)
     lines = [
-        f"{key}: {base.get(key, 'not set')} for the base, {trained.get(key, 'not set')} for the trained model"
+        f"{key.replace('_', ' ')}: {in_words(base.get(key))} for the base, {in_words(trained.get(key))} for the trained"
         for key in {**base, **trained}
         if base.get(key) != trained.get(key)
     ]
@@ -228,21 +234,28 @@ def unlike(results: Sequence[Result]) -> list[str]:
 
 def metric_rows(results: Sequence[Result]) -> list[Record]:
     """One row a metric: its label, a cell for each model, and for two models the change."""
-    found = {name for result in results for name in result.metrics}
-    passes = sorted((n for n in found if n.startswith("pass@")), key=lambda n: (len(n), n))
-    names = [*passes, *(n for n in METRICS if n in found), *sorted(found - set(passes) - set(METRICS))]
-    return [_metric_row(METRICS.get(n, n), n, [result.metrics.get(n) for result in results]) for n in names]
+    names = in_order({name for result in results for name in result.metrics})
+    return [_metric_row(metric_of(n).label, n, [result.metrics.get(n) for result in results]) for n in names]
 
 
 def _metric_row(label: str, name: str, intervals: Sequence[Interval | None]) -> Record:
-    cells = [i and {"value": _number(name, i.value) + _unit(name), "range": _range(name, i)} for i in intervals]
+    metric = metric_of(name)
+    cells = [i and {"value": metric.text(i.value), "range": _range(name, i)} for i in intervals]
     row: Record = {"label": label, "cells": cells, "change": None}
     if len(intervals) == 2 and intervals[0] and intervals[1]:
-        difference = _number(name, intervals[1].value - intervals[0].value)
+        difference = metric.number(intervals[1].value - intervals[0].value)
         signed = difference.replace("-", "−") if difference.startswith("-") else f"+{difference}"
-        unit = " points" if _unit(name) == " %" else _unit(name)
-        row["change"] = {"text": signed + unit, "is_clear": intervals[0].change_to(intervals[1]) != 0}
+        unit = {"%": " points", "": ""}.get(metric.unit, f" {metric.unit}")
+        direction = intervals[0].change_to(intervals[1])
+        row["change"] = {"text": signed + unit, "says": _says(direction, metric.better)}
     return row
+
+
+def _says(direction: int, better: int) -> str:
+    """What a change means: "better", "worse", "within the intervals", or nothing where neither way is better."""
+    if not direction:
+        return "within the intervals"
+    return {1: "better", -1: "worse", 0: ""}[direction * better]
 
 
 def group_rows(groups: Sequence[Mapping[str, Group]]) -> list[Record]:
@@ -284,8 +297,26 @@ def sample_rows(results: Sequence[Result]) -> list[Record]:
         completions = [samples[key] for samples in keyed]
         first = completions[0]
         puzzle = {"nums": ", ".join(map(str, first.nums)), "target": first.target, "difficulty": first.difficulty}
-        rows.append(puzzle | {"completions": [asdict(completion) for completion in completions]})
+        rows.append(puzzle | {"completions": [_sample(completion) for completion in completions]})
     return rows
+
+
+def _sample(sample: Sample) -> Record:
+    """A completion for the page: what it was found to be, and its lines, each of its thinking with its marks."""
+    known = {
+        "tokens": (sample.tokens, f"{sample.tokens} tokens"),
+        "attempts": (sample.attempts, f"{sample.attempts} attempt{'' if sample.attempts == 1 else 's'}"),
+        "answer": (sample.equation_reward, f"answer {'right' if sample.equation_reward == 1 else 'wrong'}"),
+        "format": (sample.format_reward, f"format {'kept' if sample.format_reward == 1 else 'broken'}"),
+    }
+    marked = mark_lines(sample.completion, sample.nums, sample.target)
+    texts = sample.completion.split("\n")
+    marks = [[mark.value for mark in line.marks] for line in marked] + [[]] * (len(texts) - len(marked))
+    return {
+        "reason": sample.reason,
+        "found": ", ".join(text for value, text in known.values() if value is not None),
+        "lines": list(zip(texts, marks, strict=True)),
+    }
 
 
 def _by_puzzle(samples: Sequence[Sample]) -> dict[tuple[tuple[int, ...], int, int], Sample]:
@@ -296,21 +327,3 @@ def _by_puzzle(samples: Sequence[Sample]) -> dict[tuple[tuple[int, ...], int, in
             count += 1
         found[nums, sample.target, count] = sample
     return found
-
-
-def facts(log: Sequence[Record], results: Sequence[Result], run: Record) -> list[tuple[str, str]]:
-    """How the run and its evaluation were done: label and value."""
-    known = {"steps": max((entry["step"] for entry in log), default=0)} | run
-    rows = []
-    for key in [*(key for key in RUN_LABELS if key in known), *(key for key in known if key not in RUN_LABELS)]:
-        if (value := known[key]) is not None:
-            text = _duration(value) if key == "seconds" and is_finite(value) else str(value)
-            rows.append((RUN_LABELS.get(key, key), text))
-    if results:
-        last = results[-1]
-        rows += [("evaluated on", f"{last.puzzles} puzzles" + (f" of {last.dataset}" if last.dataset else ""))]
-        rows += [(f"evaluation: {key.replace('_', ' ')}", str(value)) for key, value in last.settings.items()]
-    for role, result in zip(_columns(results), results, strict=True):
-        if result.seconds is not None:
-            rows.append((f"evaluation time, {role[0]}", _duration(result.seconds)))
-    return rows

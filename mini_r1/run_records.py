@@ -1,21 +1,29 @@
 """What a run leaves in its folder, read back: its curves, its evaluations and how it was run.
 
-`trainer_state.json` holds the curves (written by transformers' Trainer), `evaluation.json` base and trained model on
-the same held-out puzzles (`scripts/evaluate.py`), `run.json` how it was run (`mini_r1.training`).
+`trainer_state.json` holds the curves (written by transformers' Trainer, in each checkpoint and at the end),
+`evaluation.json` base and trained model on the same held-out puzzles (`scripts/evaluate.py`), `run.json` how it was run
+(`mini_r1.training`).
 """
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SAVE_AGAIN = "let the run finish, or copy the trainer_state.json of its last checkpoint-N/ here"
-HOW_TO_EVALUATE = "python scripts/evaluate.py BASE TRAINED --out {run_dir}/evaluation.json"
+from mini_r1.problems import UserError
+
+STATE, EVALUATION, RUN = "trainer_state.json", "evaluation.json", "run.json"
+SAVE_AGAIN = f"let the run finish, or copy the {STATE} of its last checkpoint-N/ here"
 
 Record = dict[str, Any]  # a JSON object
 Points = dict[int, float]  # training step -> value
+
+
+class RecordError(UserError, ValueError):
+    """A file of a run is missing or is not what its writer writes; the message names it, the fault and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,14 @@ class Sample:
     target: int
     difficulty: str | None
     completion: str
-    equation_reward: float | None
-    format_reward: float | None
-    reason: str | None
-    attempts: int | None
-    tokens: int | None
+    reason: str | None = None
+    equation_reward: float | None = None
+    format_reward: float | None = None
+    attempts: int | None = None
+    tokens: int | None = None
+
+
+SAMPLE_NUMBERS = ("equation_reward", "format_reward", "attempts", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,58 @@ class Result:
     asked: Record  # nums and target of every puzzle, in order, where they were recorded
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come: its curves, steps done and, where the Trainer recorded it, steps to do."""
+
+    log: list[Record]
+    step: int
+    steps: int | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, as far as is known."""
+        return self.steps is None or self.step >= self.steps
+
+
+def read_progress(run_dir: Path) -> Progress:
+    """Read the newest state of a run: that of its end, or of a checkpoint while it is under way.
+
+    Raises:
+        RecordError: if there is none yet, or it is not what the Trainer writes.
+    """
+    states = [path for path in (run_dir / STATE, *run_dir.glob(f"checkpoint-*/{STATE}")) if path.is_file()]
+    if not states:
+        raise RecordError(_no_state(run_dir))
+    path = max(states, key=_step_of)  # of equals the first, which is that of the end
+    log, state = read_log(path), _read_json(path, SAVE_AGAIN)
+    last = max((entry["step"] for entry in log), default=0)
+    step, steps = state.get("global_step"), state.get("max_steps")
+    return Progress(log, step if _is_step(step) else last, steps if _is_step(steps) and steps else None)
+
+
+def _step_of(path: Path) -> int:
+    """The step of a state file; -1 if it can't be read, as when it is being written."""
+    try:
+        step = json.loads(path.read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
+    return step if _is_step(step) else -1
+
+
+def _no_state(run_dir: Path) -> str:
+    if run_dir.is_dir() and any((run_dir / name).exists() for name in (RUN, "runs", "completion_samples")):
+        return (
+            f"no {run_dir / STATE} and no checkpoint-N in {run_dir}: this run has not saved anything yet. "
+            "Fix: wait for its first checkpoint (save_steps in the recipe), or give another folder"
+        )
+    place = run_dir.parent
+    runs = sorted({str(path.parent) for path in place.glob(f"*/{RUN}")}) if place.is_dir() else []
+    there = f"runs there: {', '.join(runs)}" if runs else f"{place} holds no run"
+    fault = f"no {run_dir / STATE}" if run_dir.is_dir() else f"no folder {run_dir}"
+    return f"{fault}; {there}. Fix: give the output folder of a run"
+
+
 def read_log(path: Path) -> list[Record]:
     """Return the `log_history` of a trainer_state.json, without what a resumed run did anew.
 
@@ -82,14 +145,14 @@ def read_log(path: Path) -> list[Record]:
     belong to a model that no longer exists. The order within a step is kept.
 
     Raises:
-        FileNotFoundError, ValueError: if there is none, or it is not what the Trainer writes.
+        RecordError: if there is none, or it is not what the Trainer writes.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}. Fix: give the output folder of a run; if it is one, {SAVE_AGAIN}")
+        raise RecordError(f"no {path}. Fix: give the output folder of a run; if it is one, {SAVE_AGAIN}")
     state = _read_json(path, SAVE_AGAIN)
     history = state.get("log_history") if isinstance(state, dict) else None
     if not isinstance(history, list) or not all(isinstance(e, dict) and _is_step(e.get("step")) for e in history):
-        raise ValueError(
+        raise RecordError(
             f'{path}: expected {{"log_history": [{{"step": 0, …}}, …]}} as written by transformers\' Trainer. '
             f"Fix: {SAVE_AGAIN}"
         )
@@ -119,32 +182,82 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The results of a run's evaluation.json, the base first; where it has none to show, `why_none` is a sentence."""
+
+    results: list[Result]
+    why_none: str = ""
+
+
+def read_evaluation(run_dir: Path) -> Evaluation:
+    """Read evaluation.json, unless training went on after it: then it is of a model that is no more.
+
+    Raises:
+        RecordError: as `read_results`.
+    """
+    path = run_dir / EVALUATION
+    if not path.is_file():
+        return Evaluation([], f"There is no {EVALUATION} in the run's folder yet.")
+    trained = [
+        state.stat().st_mtime for state in (run_dir / STATE, *run_dir.glob(f"checkpoint-*/{STATE}")) if state.is_file()
+    ]
+    if trained and max(trained) > path.stat().st_mtime:
+        why = f"{EVALUATION} is older than the newest model in the run's folder: it says nothing about this model."
+        return Evaluation([], why)
+    return Evaluation(read_results(path))
+
+
+def how_to_evaluate(run_dir: Path) -> str:
+    """The command that measures base and trained model of a run on the puzzles that it holds out.
+
+    Without a readable run.json the base is not known, and the trained model is measured alone.
+    """
+    try:
+        run = read_run(run_dir / RUN)
+    except RecordError:
+        run = {}
+    data, recipe = (part if isinstance(part := run.get(key), dict) else {} for key in ("data", "recipe"))
+    flags = {
+        "--dataset": data.get("dataset"),
+        "--max-samples": data.get("max_samples"),
+        "--split-seed": data.get("split_seed"),
+        "--max-completion-length": recipe.get("max_completion_length"),
+    }
+    given = [str(part) for flag, value in flags.items() if value is not None for part in (flag, value)]
+    checkpoints = sorted(run_dir.glob("checkpoint-*"), key=lambda path: _step_of(path / STATE))
+    has_model = any((run_dir / name).is_file() for name in ("config.json", "adapter_config.json"))
+    trained = checkpoints[-1] if checkpoints and not has_model else run_dir
+    models = [str(model) for model in (run.get("model"), trained) if model]
+    return shlex.join(["python", "scripts/evaluate.py", *models, *given, "--out", str(run_dir / EVALUATION)])
+
+
 def read_results(path: Path) -> list[Result]:
     """Return the one or two results of an evaluation.json, the base first; none if there is no such file.
 
     Raises:
-        ValueError: if it is not what scripts/evaluate.py writes: which result, and what is wrong.
+        RecordError: if it is not what scripts/evaluate.py writes: which result, and what is wrong.
     """
     if not path.exists():
         return []
-    fix = f"make it again with `{HOW_TO_EVALUATE.format(run_dir=path.parent)}`, or remove it"
+    fix = f"make it again with `{how_to_evaluate(path.parent)}`, or remove it"
     raw = _read_json(path, fix)
     if not isinstance(raw, list) or not 1 <= len(raw) <= 2:
-        raise ValueError(f"{path}: expected a list of one or two results (base, trained). Fix: {fix}")
+        raise RecordError(f"{path}: expected a list of one or two results (base, trained). Fix: {fix}")
     results = []
     for index, item in enumerate(raw):
         try:
             results.append(_parse_result(item))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{path}, result {index}: {what}. Fix: {fix}") from error
+            raise RecordError(f"{path}, result {index}: {what}. Fix: {fix}") from error
     return results
 
 
 def _parse_result(raw: Record) -> Result:
     return Result(
-        model=str(raw["model"]),
-        dataset=raw.get("dataset"),
+        model=_text("model", raw["model"]),
+        dataset=_text_or_none("dataset", raw.get("dataset")),
         puzzles=int(raw["puzzles"]),
         settings=dict(raw.get("settings") or {}),
         seconds=float(raw["seconds"]) if is_finite(raw.get("seconds")) else None,
@@ -160,7 +273,14 @@ def _parse_result(raw: Record) -> Result:
 def _parse_metrics(raw: Mapping[str, Record | None]) -> dict[str, Interval]:
     """Metrics that have no value (arithmetic, where nobody calculated) are left out."""
     measured = {name: metric for name, metric in raw.items() if metric and is_finite(metric["value"])}
-    return {name: Interval(*(float(m[key]) for key in ("value", "low", "high"))) for name, m in measured.items()}
+    return {name: _parse_interval(name, metric) for name, metric in measured.items()}
+
+
+def _parse_interval(name: str, raw: Record) -> Interval:
+    ends = [float(raw[key]) for key in ("value", "low", "high")]
+    if not all(map(math.isfinite, ends)):
+        raise ValueError(f"the interval of {name!r} is {ends}")
+    return Interval(*ends)
 
 
 def _parse_groups(raw: Mapping[str, Record] | None) -> dict[str, Group]:
@@ -171,27 +291,34 @@ def _parse_sample(raw: Record) -> Sample:
     return Sample(
         nums=tuple(map(int, raw["nums"])),
         target=int(raw["target"]),
-        difficulty=raw.get("difficulty"),
-        completion=str(raw["completion"]),
-        equation_reward=raw.get("equation_reward"),
-        format_reward=raw.get("format_reward"),
-        reason=raw.get("reason"),
-        attempts=raw.get("attempts"),
-        tokens=raw.get("tokens"),
+        difficulty=_text_or_none("difficulty", raw.get("difficulty")),
+        completion=_text("completion", raw["completion"]),
+        reason=_text_or_none("reason", raw.get("reason")),
+        **{key: value if is_finite(value := raw.get(key)) else None for key in SAMPLE_NUMBERS},
     )
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{key!r} is {json.dumps(value)}, which is no text")
+    return value
+
+
+def _text_or_none(key: str, value: Any) -> str | None:
+    return None if value is None else _text(key, value)
 
 
 def read_run(path: Path) -> Record:
     """Return a run.json; empty if there is no such file.
 
     Raises:
-        ValueError: if it is not a JSON object.
+        RecordError: if it is not a JSON object.
     """
     if not path.exists():
         return {}
     run = _read_json(path, "correct or remove it")
     if not isinstance(run, dict):
-        raise ValueError(f'{path}: expected an object like {{"seed": 42}}. Fix: correct or remove it')
+        raise RecordError(f'{path}: expected an object like {{"seed": 42}}. Fix: correct or remove it')
     return run
 
 
@@ -199,4 +326,4 @@ def _read_json(path: Path, fix: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not even UTF-8
-        raise ValueError(f"{path} is not JSON ({error}). Fix: {fix}") from None
+        raise RecordError(f"{path} is not JSON ({error}). Fix: {fix}") from None

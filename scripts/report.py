@@ -1,6 +1,7 @@
 """Show what a run did: plots and one page that can be opened from the disk or mailed.
 
-Reads trainer_state.json in the run's folder and, where they exist, evaluation.json and run.json; writes report/ there.
+Reads trainer_state.json in the run's folder (of a run under way: in its newest checkpoint) and, where they exist,
+evaluation.json and run.json; writes report/ there.
 
     python scripts/report.py runs/aha
 

@@ -1,5 +1,6 @@
 """Fixtures that several test files share: the shipped tiny base, and a fast GRPO run from it."""
 
+import runpy
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,3 +43,18 @@ def train(small_arguments: list[str]) -> Iterator[Train]:
     yield lambda folder, *more: run(*parse_recipe([*small_arguments, "--output_dir", str(folder), *more]))
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str]) -> Path:
+    """The folder of a small run of the tiny recipe, evaluated: every file in it is by its real writer. Copy it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert run(*parse_recipe([*small_arguments, "--output_dir", str(folder)])) == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    puzzles = ["--max-samples", str(SMALL["max_samples"]), "--puzzles", "16", "--max-completion-length", "64"]
+    models = [str(TINY_BASE), str(folder)]
+    evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
+    assert evaluate([*models, *puzzles, "--out", str(folder / "evaluation.json")]) == 0
+    return folder

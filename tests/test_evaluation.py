@@ -228,6 +228,10 @@ def test_summary_of_known_texts() -> None:
         "truncated": 2 / 8,
         "attempts": (1 + 1 + 1 + 1) / 8,
         "arithmetic": 7 / 8,
+        "repeats": 0,
+        "foreign": 1 / 4,  # CUT, in the second puzzle
+        "false_yes": 1 / 2,  # WRONG
+        "false_no": 0,
     }
     assert all(part["low"] <= part["value"] <= part["high"] for part in summary["metrics"].values())
     assert summary["reasons"] == {

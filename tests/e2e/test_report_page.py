@@ -5,6 +5,7 @@ import runpy
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageColor
@@ -13,7 +14,7 @@ from mini_r1.report import DARK, write_report
 
 TESTS = Path(__file__).parents[1]
 require_program = runpy.run_path(str(TESTS / "requirements.py"))["require_program"]
-inputs = runpy.run_path(str(TESTS / "test_report.py"))  # the synthetic run and the parser of its page
+inputs = runpy.run_path(str(TESTS / "test_report.py"))  # how a run is made of real files, and the parser of its page
 SWITCHES = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
@@ -37,9 +38,17 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "aha"
-    inputs["make_run"](folder, results=[inputs["BASE"], inputs["TRAINED"]], **inputs["RUN"])
+def results(finished_run: Path) -> list[dict[str, Any]]:
+    written = inputs["read_written"](finished_run)
+    return [inputs["base_of"](written), inputs["trained_of"](written)]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, finished_run: Path, results: list[dict[str, Any]]) -> Path:
+    written = inputs["read_written"](finished_run)
+    folder = inputs["make_run"](
+        tmp_path_factory.mktemp("runs") / "aha", written, results=results, run=written["run.json"]
+    )
     return Path(write_report(folder)[-1])
 
 
@@ -55,13 +64,13 @@ def near(image: Image.Image, colour: str) -> float:
     return sum(count for count, channels in counts if max(channels) < 6) / (image.width * image.height)
 
 
-def test_browser_reads_the_page_without_complaint(page: Path, browse: Browse) -> None:
+def test_browser_reads_the_page_without_complaint(page: Path, browse: Browse, results: list[dict[str, Any]]) -> None:
     done = browse(page, "--dump-dom")
     assert console(done) == []
     dom = inputs["Page"](done.stdout)
-    assert "pass@1 rose: 13.7 % (11.6–15.8) before, 64.2 % (62.1–66.3) after." in dom.text
-    written = [inputs[model]["samples"][i]["completion"] for i in (0, 1) for model in ("BASE", "TRAINED")]
-    assert dom.pres[1:] == [f"<think>{completion}" for completion in written]
+    assert "(pass@1): 13.7 % (11.7–15.7) before, 64.2 % (62.2–66.2) after." in dom.text
+    written = [result["samples"][i]["completion"] for i in range(16) for result in results]
+    assert dom.pres[1:-1] == [f"<think>{completion}" for completion in written]
     assert len(dom.tags("img")) == 4 and not dom.tags("script")
 
 
