@@ -24,8 +24,9 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mini-deepseek-r1-aha-grpo.ipynb"
-SKIPPED_TAGS = {"install", "hub-login"}  # they need a network or a person
+SKIPPED_TAGS = {"install"}  # it needs a network and changes the environment; tests/e2e/test_notebook.py runs it
 STAMP = "mini_r1_sources"
+DATA_FILES = sorted(path for path in (ROOT / "mini_r1").iterdir() if path.is_file() and path.suffix != ".py")
 _RECIPE = re.compile(r"receipes/[\w.-]+\.yaml")
 _PATH = re.compile(
     r"(?<![\w/.:>])/(?:home|root|work|tmp|usr|opt|mnt|var|Users|content|kaggle)/[^\s\"'<>]*|[A-Z]:\\\\Users"
@@ -52,22 +53,31 @@ def hashes(notebook: NotebookNode) -> dict[str, str]:
 
 
 def _modules(source: str) -> set[Path]:
-    """The files of mini_r1 that Python code imports, and those that they import."""
+    """The files of mini_r1 that Python code imports, those that they import, and the data files that they name."""
     found: set[Path] = set()
     sources = [source]
     while sources:
-        for module in _imports(sources.pop()):
+        text = sources.pop()
+        for module in _imports(text):
             path = ROOT / f"{module.replace('.', '/')}.py"
-            if path not in found:
+            if path.is_file() and path not in found:  # `from mini_r1 import x` may also name what isn't a module
                 found.add(path)
                 sources.append(path.read_text(encoding="utf-8"))
+        found |= {path for path in DATA_FILES if path.name in text}
     return found
 
 
 def _imports(source: str) -> Iterator[str]:
+    """The modules of mini_r1 that code imports, in any spelling, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mini_r1."):
-            yield node.module
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("mini_r1."))
+        elif isinstance(node, ast.ImportFrom):
+            package = "mini_r1" if node.level else ""  # the package has no folders below it
+            module = ".".join(part for part in (package, node.module) if part)
+            if module == "mini_r1" or module.startswith("mini_r1."):
+                yield module
+                yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def execute(notebook: NotebookNode) -> NotebookNode:
