@@ -6,7 +6,6 @@ The last file of a checkpoint is our manifest, `complete.json`: processes, and t
 without one (an earlier version's, one copied from the Hub) is judged by its files alone.
 """
 
-import errno
 import functools
 import json
 import logging
@@ -357,19 +356,6 @@ def train_nothing_if_done(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
     if checkpoint.step >= trainer.args.max_steps > 0:
         seams: Any = trainer
         seams._run_epoch = lambda **_: None
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception, or what it came from, says that nothing more can be written.
-
-    Python says so with an error number; safetensors (Rust) and torch.save (C++) only in words.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if any(words in str(error) for words in ("No space left on device", "StorageFull", "PytorchStreamWriter failed")):
-        return True
-    before = error.__cause__ or error.__context__
-    return before is not None and is_disk_full(before)
 
 
 def disk_full_error(output: Path, step: int, model: Any) -> DiskFullError:

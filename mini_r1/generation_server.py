@@ -29,6 +29,7 @@ from tqdm import tqdm
 from trl import GRPOConfig, ModelConfig
 from urllib3.util.retry import Retry
 
+from mini_r1.failures import tell
 from mini_r1.guardian import GRACE_SECONDS
 from mini_r1.machine import generation_kind, server_gpus
 from mini_r1.problems import UserError
@@ -225,7 +226,7 @@ class GenerationServer:
 
     def _explain(self, what: str) -> str:
         lines = last_lines(self.plan.log, LOG_LINES)
-        return f"the generation server {what}; the last lines of {self.plan.log}:\n{lines}"
+        return f"the generation server {what}; the last lines of {self.plan.log} are above\n{lines}"
 
     def _diagnose(self, error: requests.RequestException) -> str:
         """What an error of TRL's client says of the server."""
@@ -257,9 +258,9 @@ class GenerationServer:
         os.kill(os.getpid(), signal.SIGUSR2)
         # The trainer may wait in a collective operation that no signal interrupts: then nothing is left to unwind.
         if not self._stopping.wait(UNWIND_SECONDS):
-            print(f"error: {self._failure}", file=sys.stderr, flush=True)
+            status = tell(GenerationServerError(self._failure))
             self._stop()
-            os._exit(1)
+            os._exit(status)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         raise GenerationServerError(self._failure or "the generation server is gone")

@@ -3,11 +3,7 @@
 import logging
 import os
 import re
-import sys
-from types import TracebackType
 from typing import Any
-
-from huggingface_hub import get_token
 
 REDACTED = "[REDACTED]"
 SHORTEST = 8  # a shorter value is no token, and would blot out ordinary words
@@ -42,15 +38,15 @@ def redact(text: str) -> str:
 
 
 def protect_logs() -> None:
-    """Redact every log record and every traceback of this process, whichever library it comes from.
+    """Redact every log record of this process, whichever library it comes from (`mini_r1.failures` does its own).
 
     Done where records are made, since transformers, huggingface_hub and vLLM each have handlers of their own, which a
     filter of ours would not reach.
     """
-    remember(get_token(), *(value for name, value in os.environ.items() if _IN_THE_ENVIRONMENT.search(name)))
+    remember(*(value for name, value in os.environ.items() if _IN_THE_ENVIRONMENT.search(name)))
     if getattr(logging.getLogRecordFactory(), "redacts", False):
         return
-    make, show = logging.getLogRecordFactory(), sys.excepthook
+    make = logging.getLogRecordFactory()
 
     def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
@@ -59,15 +55,8 @@ def protect_logs() -> None:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return record
 
-    def redacted_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            show(kind, error, traceback)
-        else:
-            print(redact(logging.Formatter().formatException((kind, error, traceback))), file=sys.stderr)
-
     redacted.redacts = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(redacted)
-    sys.excepthook = redacted_traceback
 
 
 def _message(record: logging.LogRecord) -> str:

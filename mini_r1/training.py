@@ -17,17 +17,18 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1.causes import is_disk_full
 from mini_r1.checkpoints import (
     Checkpoint,
     WriteManifest,
     choose_checkpoint,
     disk_full_error,
-    is_disk_full,
     load_across_cpu_processes,
     restore_data_order,
     train_nothing_if_done,
 )
 from mini_r1.decoding import decode_without_ended
+from mini_r1.failures import output_is, work_begins
 from mini_r1.generation_server import generation_server, limit_requests
 from mini_r1.holdout import DataSettings, Sides, hold_out
 from mini_r1.hub import Destination, HubPush, take_over_push
@@ -119,6 +120,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
+    output_is(output_folder(training))
     started = time.monotonic()
     destination = take_over_push(training)
     checkpoint = choose_checkpoint(training)
@@ -177,6 +179,7 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
     Raises:
         DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
     """
+    work_begins()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     except Exception as error:

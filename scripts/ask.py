@@ -12,11 +12,14 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from mini_r1.policies import load_model, load_tokenizer
-from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
-from mini_r1.rewards import judge_equation, judge_format
-from mini_r1.sampling import generate_completions
-from mini_r1.solver import MAX_NUMBERS, solve
+from mini_r1.failures import in_words
+
+with in_words():
+    from mini_r1.policies import load_model, load_tokenizer
+    from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
+    from mini_r1.rewards import judge_equation, judge_format
+    from mini_r1.sampling import generate_completions
+    from mini_r1.solver import MAX_NUMBERS, solve
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,4 +80,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

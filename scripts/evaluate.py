@@ -17,13 +17,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from mini_r1.failures import in_words
 
-from mini_r1.countdown import load_countdown, split_train_test
-from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
-from mini_r1.model_card import CARD, EVALUATION, update_card
-from mini_r1.policies import load_model, load_tokenizer
+with in_words():
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from mini_r1.countdown import load_countdown, split_train_test
+    from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
+    from mini_r1.model_card import CARD, EVALUATION, update_card
+    from mini_r1.policies import load_model, load_tokenizer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -151,4 +154,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -16,9 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
+from mini_r1.failures import in_words
 
-from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles
+with in_words():
+    from datasets import Dataset
+
+    from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles
 
 
 def write_puzzles(dataset: Dataset, path: Path) -> None:
@@ -77,4 +80,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbformat import NotebookNode
+from mini_r1.failures import in_words
+
+with in_words():
+    import nbformat
+    from nbclient import NotebookClient
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mini-deepseek-r1-aha-grpo.ipynb"
@@ -177,4 +180,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -13,7 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mini_r1.report import write_report
+from mini_r1.failures import in_words
+
+with in_words():
+    from mini_r1.report import write_report
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,4 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

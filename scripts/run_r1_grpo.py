@@ -14,47 +14,33 @@ import logging
 import sys
 import warnings
 
-import datasets
-import transformers
+from mini_r1.failures import in_words
 
-from mini_r1.preflight import run_preflight
-from mini_r1.problems import UserError
-from mini_r1.recipe import parse_recipe, read_recipe
-from mini_r1.redact import protect_logs
+with in_words():
+    import datasets
+    import transformers
+
+    from mini_r1.preflight import run_preflight
+    from mini_r1.recipe import parse_recipe, read_recipe
 
 
 def main() -> int:
     """Parse, train, and return the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    protect_logs()
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step
-    try:
-        # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
-        values = read_recipe()
-        status = run_preflight(*values)
-        if status or values[0].dry_run:
-            return status
-        script, training, model = parse_recipe()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    # Here, because a dry run takes seconds without them.
-    from mini_r1.checkpoints import CheckpointError, DiskFullError
-    from mini_r1.generation_server import GenerationServerError
-    from mini_r1.training import run
+    # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
+    values = read_recipe()
+    status = run_preflight(*values)
+    if status or values[0].dry_run:
+        return status
+    script, training, model = parse_recipe()
+    from mini_r1.training import run  # here, because a dry run takes seconds without it
 
-    try:
-        return run(script, training, model)
-    except CheckpointError as error:  # the same in every process
-        if training.process_index == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (DiskFullError, GenerationServerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(script, training, model)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

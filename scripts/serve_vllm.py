@@ -11,11 +11,13 @@ import argparse
 import dataclasses
 import os
 import shlex
-import sys
 from typing import NoReturn
 
-from mini_r1.generation_server import plan_server
-from mini_r1.recipe import RecipeError, read_recipe
+from mini_r1.failures import in_words
+
+with in_words():
+    from mini_r1.generation_server import plan_server
+    from mini_r1.recipe import read_recipe
 
 
 def main() -> NoReturn:
@@ -24,11 +26,7 @@ def main() -> NoReturn:
     parser.add_argument("--host", required=True, help="name or address of this machine for the others")
     parser.add_argument("--port", required=True, type=int, help="of its HTTP interface")
     address, recipe = parser.parse_known_args()
-    try:
-        script, training, model = read_recipe(recipe)  # GRPOConfig itself would want the other processes
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    script, training, model = read_recipe(recipe)  # GRPOConfig itself would want the other processes
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     plan = plan_server(script, training, model, gpus)
     plan = dataclasses.replace(plan, host=address.host, port=address.port)
@@ -38,4 +36,5 @@ def main() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

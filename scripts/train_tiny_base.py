@@ -19,24 +19,27 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
-from transformers import Qwen2ForCausalLM
+from mini_r1.failures import in_words
 
-from mini_r1.countdown import load_countdown, split_train_test
-from mini_r1.interrupts import StopRequest, leave_signals_to_parent
-from mini_r1.tiny_base import (
-    Batch,
-    Corpus,
-    CorpusConfig,
-    arithmetic_accuracy,
-    build_model,
-    build_optimizers,
-    next_token_loss,
-    schedule,
-)
-from mini_r1.tiny_tokenizer import build_tokenizer
+with in_words():
+    import torch
+    from torch.utils.data import DataLoader, Subset
+    from tqdm import tqdm
+    from transformers import Qwen2ForCausalLM
+
+    from mini_r1.countdown import load_countdown, split_train_test
+    from mini_r1.interrupts import StopRequest, leave_signals_to_parent
+    from mini_r1.tiny_base import (
+        Batch,
+        Corpus,
+        CorpusConfig,
+        arithmetic_accuracy,
+        build_model,
+        build_optimizers,
+        next_token_loss,
+        schedule,
+    )
+    from mini_r1.tiny_tokenizer import build_tokenizer
 
 CHECKPOINT = "checkpoint.pt"
 SAVE_EVERY = 500  # steps
@@ -149,4 +152,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -17,7 +17,6 @@ from mini_r1.checkpoints import (
     ZERO3,
     CheckpointError,
     choose_checkpoint,
-    is_disk_full,
     missing,
     read_checkpoint,
     write_manifest,
@@ -140,14 +139,3 @@ def test_another_engine_or_number_of_processes_is_refused(
     folder = make_deepspeed(tmp_path, 2, stage, processes) if stage else make_checkpoint(tmp_path, 2, processes)
     with pytest.raises(CheckpointError, match=f"this launch is 1 process with PyTorch.*model_name_or_path={folder}"):
         choose_checkpoint(training)
-
-
-def test_a_full_disk_is_told_from_other_errors() -> None:
-    """By its number, by the words of the libraries, and through the exception that it caused."""
-    full = OSError(28, "No space left on device")
-    wrapped = RuntimeError("saving failed")
-    wrapped.__cause__ = full
-    assert is_disk_full(full)
-    assert is_disk_full(wrapped)
-    assert not is_disk_full(OSError(13, "Permission denied"))
-    assert not is_disk_full(RuntimeError("CUDA out of memory"))

@@ -197,7 +197,9 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_generation_server import make_plan
 from mini_r1 import generation_server as module
+from mini_r1.failures import work_begins
 module.UNWIND_SECONDS = 2.0
+work_begins()
 plan = make_plan(Path({folder!r}))
 with module.GenerationServer(plan):
     print("ready", flush=True)

@@ -1,6 +1,5 @@
 """Pushing to the Hub: a real huggingface_hub client against a server on this machine."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -217,18 +216,19 @@ def test_leaves_other_text_alone() -> None:
     assert redact(text) == text
 
 
-def test_logs_of_every_library_and_tracebacks_are_redacted() -> None:
+def test_logs_of_every_library_and_tracebacks_are_redacted(tmp_path: Path) -> None:
     """In a process of its own: it changes how all log records are made."""
     code = (
-        "import logging; from mini_r1.redact import protect_logs; protect_logs();"
+        "import logging\nfrom mini_r1.failures import in_words, work_begins\nwith in_words():\n work_begins();"
         "log = logging.getLogger('transformers.x'); log.propagate = False; log.addHandler(logging.StreamHandler());"
         f"log.warning('a %s', '{TOKEN}');\n"
-        f"try: raise ValueError('{TOKEN}')\nexcept ValueError: log.exception('b')\n"
-        f"raise RuntimeError('c own-secret-value {TOKEN}')"
+        f" try: raise ValueError('{TOKEN}')\n except ValueError: log.exception('b')\n"
+        f" raise RuntimeError('c own-secret-value {TOKEN}')"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MY_API_KEY": "own-secret-value"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MY_API_KEY": "own-secret-value", "TMPDIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert ran.returncode == 1
+    (log,) = tmp_path.glob("*error.log")
     assert ran.stderr.count("[REDACTED]") == 4, ran.stderr
-    assert TOKEN not in ran.stderr and "own-secret-value" not in ran.stderr
-    assert logging.getLogRecordFactory() is logging.LogRecord
+    shown = ran.stderr + log.read_text(encoding="utf-8")
+    assert TOKEN not in shown and "own-secret-value" not in shown
