@@ -8,8 +8,9 @@ from datasets import Dataset
 from IPython.display import HTML, Image, display
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mini_r1.chat_template import PromptSettings
 from mini_r1.plots import LIGHT, PANELS, Panel, draw
-from mini_r1.prompts import render_prompt
+from mini_r1.prompts import PromptWriter
 from mini_r1.rewards import judge_equation
 from mini_r1.sampling import Completion, generate_completions
 
@@ -49,8 +50,10 @@ class Diary(TrainerCallback):
         tokenizer: PreTrainedTokenizerBase,
         steps: Sequence[int],
         max_completion_length: int,
+        prompt_settings: PromptSettings | None = None,
     ) -> None:
         self.puzzles, self.tokenizer, self.steps = puzzles, tokenizer, steps
+        self.writer = PromptWriter(tokenizer, prompt_settings)
         self.max_completion_length = max_completion_length
         self.pages: dict[int, list[Completion]] = {}
 
@@ -68,7 +71,7 @@ class Diary(TrainerCallback):
         if step not in self.steps or step in self.pages:
             return
         prompts = [
-            render_prompt(self.tokenizer, nums, target)
+            self.writer.write(nums, target)
             for nums, target in zip(self.puzzles["nums"], self.puzzles["target"], strict=True)
         ]
         written = generate_completions(

@@ -2,7 +2,7 @@
 
 The trainer gets each prompt as text, not as messages: TRL opens a new assistant turn after messages, which would end
 the prefill. It tokenises the text with `tokenizer(text=prompt)`, so a tokenizer that puts a BOS token in front would
-double the one that its chat template wrote; `render_prompt` takes the template's away in that case.
+double the one that its chat template wrote; `PromptWriter` takes the template's away in that case.
 """
 
 import logging
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from datasets import Dataset
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+
+from mini_r1.chat_template import ChatFormat, PromptError, PromptSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,59 +28,84 @@ USER_PROMPT = (
 ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
 
 
-def chat_messages(nums: Sequence[int], target: int) -> list[dict[str, str]]:
-    """Return the system, user and begun assistant message of one puzzle."""
-    return [
-        {"role": "system", "content": SYSTEM_PROMPT},
-        {"role": "user", "content": USER_PROMPT.format(nums=list(nums), target=target)},
-        {"role": "assistant", "content": ASSISTANT_PREFILL},
-    ]
+class PromptWriter:
+    """Writes the prompts of a tokenizer's policy, all in the same format.
 
-
-def render_prompt(tokenizer: PreTrainedTokenizerBase, nums: Sequence[int], target: int) -> str:
-    """Render the prompt of one puzzle with the tokenizer's chat template.
-
-    Returns:
-        text that ends in `ASSISTANT_PREFILL` and that `tokenizer(text=...)` gives at most one BOS token.
+    Args:
+        tokenizer: the policy's tokenizer.
+        settings: the run's; by default no variables for the template, and today's date.
 
     Raises:
-        ValueError: if the tokenizer has no chat template, the template refuses the messages or does not leave the
-            prefill last, or the tokens come out with two BOS tokens or something after the prefill.
+        PromptError: if the tokenizer has no chat template or one that the prompt can't be made with, or the tokens
+            come out with two BOS tokens or something after the prefill.
     """
-    prompt = _render(tokenizer, nums, target)
-    _check_tokens(tokenizer, prompt)
-    return prompt
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.format = ChatFormat.of(tokenizer, SYSTEM_PROMPT, user_text([1, 2, 3], 6), settings)
+        self._adds_bos = _leading_bos(tokenizer, "a") > 0
+        _check_tokens(tokenizer, self.write([1, 2, 3], 6))  # the others differ in their numbers only
+
+    def write(self, nums: Sequence[int], target: int) -> str:
+        """The prompt of one puzzle: text that ends in the assistant's header and `ASSISTANT_PREFILL`.
+
+        `tokenizer(text=...)` gives it one BOS token at most.
+        """
+        prompt = self.format.begin(SYSTEM_PROMPT, user_text(nums, target), ASSISTANT_PREFILL)
+        bos = self.tokenizer.bos_token
+        return prompt.removeprefix(bos) if bos and self._adds_bos else prompt
+
+
+def user_text(nums: Sequence[int], target: int) -> str:
+    """What the user asks."""
+    return USER_PROMPT.format(nums=list(nums), target=target)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, nums: Sequence[int], target: int, settings: PromptSettings | None = None
+) -> str:
+    """Write the prompt of a single puzzle.
+
+    Raises:
+        PromptError: as `PromptWriter`.
+    """
+    return PromptWriter(tokenizer, settings).write(nums, target)
 
 
 def build_prompts(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_prompt_length: int, batch_size: int = 1000
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_length: int,
+    settings: PromptSettings | None = None,
+    batch_size: int = 1000,
 ) -> tuple[Dataset, int]:
     """Add the column `prompt` and drop the rows whose prompt is too long.
 
     Args:
         dataset: rows with nums and target.
-        tokenizer: of the policy.
+        tokenizer: the policy's tokenizer.
         max_prompt_length: in tokens, special tokens included, as TRL will count them.
+        settings: those of the run.
         batch_size: prompts tokenised at a time.
 
     Returns:
         the rows kept, in their order, and how many were dropped.
 
     Raises:
-        ValueError: as `render_prompt`, or if no row is left.
+        PromptError: as `PromptWriter`, or if no row is left.
     """
-    prompts = [_render(tokenizer, nums, t) for nums, t in zip(dataset["nums"], dataset["target"], strict=True)]
-    if not prompts:
-        raise ValueError("there are no puzzles to make prompts of")
+    if not len(dataset):
+        raise PromptError("there are no puzzles to make prompts of")
+    writer = PromptWriter(tokenizer, settings)
+    prompts = [writer.write(nums, target) for nums, target in zip(dataset["nums"], dataset["target"], strict=True)]
     lengths: list[int] = []
     for start in range(0, len(prompts), batch_size):
         batch = tokenizer(text=prompts[start : start + batch_size])["input_ids"]
         lengths.extend(len(token_ids) for token_ids in batch)
-    _check_tokens(tokenizer, prompts[0])  # the others differ in their numbers only
     keep = [index for index, length in enumerate(lengths) if length <= max_prompt_length]
     dropped = len(prompts) - len(keep)
     if not keep:
-        raise ValueError(
+        raise PromptError(
             f"all {dropped} prompts are longer than max_prompt_length={max_prompt_length} tokens: the shortest has "
             f"{min(lengths)}, the longest {max(lengths)}. Raise max_prompt_length to {max(lengths)} to keep them all"
         )
@@ -88,42 +114,15 @@ def build_prompts(
     return dataset.add_column("prompt", prompts).select(keep), dropped
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, nums: Sequence[int], target: int) -> str:
-    """Render one prompt and check its text; its tokens are left to `_check_tokens`, which costs more."""
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use an instruction-tuned model, or set "
-            f"tokenizer.chat_template"
-        )
-    try:
-        prompt = str(
-            tokenizer.apply_chat_template(chat_messages(nums, target), tokenize=False, continue_final_message=True)
-        )
-    except (TemplateError, ValueError) as error:
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r} does not take a system, a user and a begun assistant "
-            f"message: {error}"
-        ) from error
-    if not prompt.endswith(ASSISTANT_PREFILL):
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r} does not leave the prefill {ASSISTANT_PREFILL!r} last: "
-            f"the prompt ends in {prompt[-80:]!r}"
-        )
-    bos = tokenizer.bos_token
-    if bos and prompt.startswith(bos) and _leading_bos(tokenizer, "a") > 0:
-        return prompt.removeprefix(bos)
-    return prompt
-
-
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     """Look at the tokens that TRL will make of a prompt (GRPOTrainer._tokenize_prompts, trl 1.16)."""
     if (count := _leading_bos(tokenizer, prompt)) > 1:
-        raise ValueError(
+        raise PromptError(
             f"the prompt starts with {count} BOS tokens {tokenizer.bos_token!r} instead of one: {prompt[:80]!r}"
         )
     decoded = str(tokenizer.decode(tokenizer(text=prompt)["input_ids"], clean_up_tokenization_spaces=False))
     if not decoded.endswith(ASSISTANT_PREFILL):
-        raise ValueError(
+        raise PromptError(
             f"the tokens of the prompt do not end in the prefill {ASSISTANT_PREFILL!r} but in {decoded[-80:]!r}: does "
             f"the tokenizer add an end token (add_eos_token)?"
         )

@@ -8,67 +8,21 @@ from collections.abc import Callable
 
 import pytest
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
 from mini_r1.prompts import (
     ASSISTANT_PREFILL,
     SYSTEM_PROMPT,
     USER_PROMPT,
     build_prompts,
-    chat_messages,
     render_prompt,
+    user_text,
 )
 from mini_r1.tiny_tokenizer import build_tokenizer
 
-# What Qwen2.5's own template does with messages and no tools, its default system prompt included.
-CHATML = (
-    "{%- if messages[0]['role'] != 'system' %}"
-    "{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}"
-    "{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
-# Llama 3's: writes the BOS token, trims every message.
-LLAMA = (
-    "{{- bos_token }}"
-    "{%- for message in messages %}"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim }}"
-    "{{- '<|eot_id|>' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
-)
 BOS, END = "<|begin_of_text|>", "<|eot_id|>"
 NUMS, TARGET = [19, 36, 55, 7], 65
-
-
-def byte_level(special: list[str]) -> Tokenizer:
-    """One token per byte and per special token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    return tokenizer
-
-
-def qwen_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    backend = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
-    )
-
-
-def llama_tokenizer(template: str = LLAMA, single: str = f"{BOS} $A") -> PreTrainedTokenizerFast:
-    """A tokenizer that puts special tokens around a text as `single` says."""
-    backend = byte_level([BOS, END, "<|start_header_id|>", "<|end_header_id|>"])
-    specials = [(token, backend.token_to_id(token)) for token in (BOS, END)]
-    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=specials)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=BOS, eos_token=END, pad_token=END, chat_template=template
-    )
 
 
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
@@ -85,9 +39,7 @@ def tokens_in_trl(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
 
 
 def test_constants_are_the_recipe() -> None:
-    messages = chat_messages(NUMS, TARGET)
-    assert [message["role"] for message in messages] == ["system", "user", "assistant"]
-    assert messages[1]["content"].startswith(
+    assert user_text(NUMS, TARGET).startswith(
         "Using the numbers [19, 36, 55, 7], create an equation that equals 65. You can use basic arithmetic operations "
         "(+, -, *, /) and each number can only be used once."
     )
@@ -116,13 +68,15 @@ def test_bos_adding_tokenizer_gets_exactly_one() -> None:
     prompt = render_prompt(tokenizer, NUMS, TARGET)
     token_ids = tokens_in_trl(tokenizer, prompt)
     assert token_ids[0] == tokenizer.bos_token_id and token_ids.count(tokenizer.bos_token_id) == 1
-    rendered = tokenizer.apply_chat_template(chat_messages(NUMS, TARGET), tokenize=False, continue_final_message=True)
-    assert tokens_in_trl(tokenizer, str(rendered)).count(tokenizer.bos_token_id) == 2  # the trap is real
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": user_text(NUMS, TARGET)}]
+    header = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    rendered = f"{header}{ASSISTANT_PREFILL}"
+    assert tokens_in_trl(tokenizer, rendered).count(tokenizer.bos_token_id) == 2  # the trap is real
     assert token_ids == tokenizer(text=rendered, add_special_tokens=False)["input_ids"]  # what the template meant
 
 
 def test_template_that_writes_the_only_bos_keeps_it() -> None:
-    tokenizer = llama_tokenizer(single="$A")
+    tokenizer = llama_tokenizer(around="$A")
     prompt = render_prompt(tokenizer, NUMS, TARGET)
     assert prompt.startswith(BOS)
     assert tokens_in_trl(tokenizer, prompt).count(tokenizer.bos_token_id) == 1
@@ -148,26 +102,12 @@ def test_template_with_two_bos_is_refused() -> None:
 
 def test_tokenizer_that_appends_an_end_token_is_refused() -> None:
     with pytest.raises(ValueError, match="do not end in the prefill"):
-        render_prompt(llama_tokenizer(single=f"{BOS} $A {END}"), NUMS, TARGET)
+        render_prompt(llama_tokenizer(around=f"{BOS} $A {END}"), NUMS, TARGET)
 
 
 def test_missing_chat_template_is_named() -> None:
     with pytest.raises(ValueError, match="no chat template"):
         render_prompt(qwen_tokenizer(template=None), NUMS, TARGET)
-
-
-@pytest.mark.parametrize(
-    "old, new",
-    [
-        ("message.content +", "message.content.replace('<think>', '') +"),  # cut out of the prefill
-        ("message.content +", "(message.content if message.role != 'assistant' else '') +"),
-        ("{%- for", "{{- raise_exception('System role not supported') }}{%- for"),  # as Gemma 2's
-    ],
-)
-def test_template_that_spoils_the_prefill_is_refused(old: str, new: str) -> None:
-    tokenizer = qwen_tokenizer(CHATML.replace(old, new))
-    with pytest.raises(ValueError, match="chat template"):
-        render_prompt(tokenizer, NUMS, TARGET)
 
 
 def puzzle_rows() -> Dataset:
@@ -206,7 +146,7 @@ def test_build_prompts_with_nothing_left_names_the_setting() -> None:
 
 def test_build_prompts_checks_the_tokens() -> None:
     with pytest.raises(ValueError, match="do not end in the prefill"):
-        build_prompts(puzzle_rows(), llama_tokenizer(single=f"{BOS} $A {END}"), max_prompt_length=2000)
+        build_prompts(puzzle_rows(), llama_tokenizer(around=f"{BOS} $A {END}"), max_prompt_length=2000)
 
 
 def test_build_prompts_of_no_puzzles() -> None:
