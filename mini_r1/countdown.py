@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
+from mini_r1.script_arguments import DEFAULT_DATASET
 from mini_r1.solver import Difficulty, difficulty
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 Key: TypeAlias = tuple[tuple[int, ...], int]
 Row: TypeAlias = dict[str, Any]
 
-DEFAULT_DATASET = "Jiayi-Pan/Countdown-Tasks-3to4"
 GENERATED_PREFIX = "generated:"
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 COLUMNS = ("nums", "target")

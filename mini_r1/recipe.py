@@ -1,113 +1,52 @@
 """A recipe: one YAML file with everything that a run is made of, checked before any time is spent.
 
-Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArguments` below; the command line overrides
-them.
+Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArguments`; the command line overrides them, as
+`--key value`, `--key=value`, `--flag` or `--no_flag`, with `-` or `_` inside a key.
 """
 
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import GRPOConfig, ModelConfig, TrlParser
+from trl import GRPOConfig, ModelConfig
 
-from mini_r1.countdown import DEFAULT_DATASET
-from mini_r1.problems import UserError
+from mini_r1.recipe_keys import keys_of, read_value, unknown_key
+from mini_r1.recipe_text import RecipeError as RecipeError
+from mini_r1.recipe_text import Written, read_written
+from mini_r1.script_arguments import ScriptArguments as ScriptArguments
+from mini_r1.value_ranges import check_values
 
-
-class RecipeError(UserError, ValueError):
-    """A recipe that can't be run; the message names the value, what is allowed and the fix."""
-
-
-@dataclass
-class ScriptArguments:
-    """What Mini-R1 adds to the keys of TRL: the puzzles, the prompt's limit and the samples kept."""
-
-    dataset_id_or_path: str = field(
-        default=DEFAULT_DATASET,
-        metadata={"help": "Hub id, local folder or JSON/JSONL/CSV/Parquet file, or generated:WORLD"},
-    )
-    dataset_split: str = field(default="train", metadata={"help": "Split of the Hub dataset or folder to use"})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the Hub dataset"})
-    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Tokenizer, if not the model's own"})
-    max_samples: int = field(
-        default=50_000, metadata={"help": "Puzzles used, before the split; a smaller set is whole"}
-    )
-    split_seed: int = field(default=42, metadata={"help": "Seed of the choice and the split of the puzzles"})
-    test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
-    max_prompt_length: int = field(default=256, metadata={"help": "Longer prompts are dropped, in tokens"})
-    eval_puzzles: int = field(default=256, metadata={"help": "Held-out puzzles per evaluation during the run"})
-    length_buckets: int = field(
-        default=1, metadata={"help": "Parts, by length, in which a batch's log-probabilities are computed"}
-    )
-    vllm_server_args: str | None = field(
-        default=None, metadata={"help": "More arguments for the `vllm serve` that the run starts, as one string"}
-    )
-    vllm_request_timeout: float = field(
-        default=1800.0, metadata={"help": "Seconds that the generation server may take for one batch"}
-    )
-    samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
-    vllm_gpus: str | None = field(
-        default=None,
-        metadata={"help": 'GPUs of the generation server, such as "3" or "2,3"; default: the last visible'},
-    )
-    dry_run: bool = field(default=False, metadata={"help": "Check the run and print what it needs, then stop"})
-    plan_accelerate_config: str | None = field(
-        default=None,
-        metadata={"help": "With dry_run: plan for `accelerate launch --config_file FILE`, which need not run here"},
-    )
-    plan_processes: int | None = field(
-        default=None, metadata={"help": "With dry_run: plan for so many training processes; default: the file's"}
-    )
-    plan_processes_per_machine: int | None = field(
-        default=None, metadata={"help": "With dry_run: so many of them on each machine; default: evenly divided"}
-    )
-    gpu_memory_gb: float | None = field(
-        default=None, metadata={"help": "GiB of a GPU to plan for; default: those of the visible one, else 80"}
-    )
-    seconds_per_step: float | None = field(default=None, metadata={"help": "For the estimate of time and cost"})
-    gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
-    given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
-    settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
+Recipe = tuple[ScriptArguments, GRPOConfig, ModelConfig]
+KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
 
 
-def parse_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
-    """Read `--config FILE` and the overrides that follow it (default: the command line).
+def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read `--config FILE` and the overrides that follow it (default: the command line), and check every value.
 
     Raises:
-        RecipeError: for a missing or malformed file, an unknown key or a value out of range.
+        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type or out of range.
     """
-    return _parse(arguments, GRPOConfig)
+    values = read_values(arguments)
+    if problems := check_values(*_build(values, _Values)):
+        raise RecipeError("\n".join(map(str, problems)))
+    return _build(values, GRPOConfig)
 
 
-def _parse(
-    arguments: Sequence[str] | None, config: type[GRPOConfig]
-) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _check_config_file(arguments)
-    kinds: Any = (ScriptArguments, _Values, ModelConfig)  # TRL types a tuple as one class
-    parser = TrlParser(kinds)
-    try:
-        script, values, model = parser.parse_args_and_config(arguments)
-        settings = _settings(script, values, model)
-        written = {key.name: getattr(values, key.name) for key in fields(config) if key.init}
-        training = config(**written)
-    except ValueError as error:
-        raise RecipeError(f"the recipe can't be used: {error}") from error
-    _check_values(script, training, model)
-    script.given, script.settings = _given(arguments, script, training, model), settings
-    return script, training, model
+def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read as `parse_recipe`, but without building GRPOConfig: works on a machine without the recipe's GPUs.
 
+    Values out of range are left to the preflight, which reports all of them.
 
-def _settings(*parsed: Any) -> dict[str, Any]:
-    """Every key with its value as written, before GRPOConfig derives others from them."""
-    values = {key.name: getattr(part, key.name) for part in parsed for key in fields(part) if key.init}
-    return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
+    """
+    return _build(read_values(arguments), _Values)
 
 
 class _Values(GRPOConfig):
@@ -117,56 +56,90 @@ class _Values(GRPOConfig):
         """Leave out what TRL does here, which needs the GPUs that the recipe is for."""
 
 
-def read_recipe(arguments: Sequence[str] | None = None) -> tuple[ScriptArguments, GRPOConfig, ModelConfig]:
-    """Read as `parse_recipe`, but without building GRPOConfig: works on a machine without the recipe's GPUs.
+def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The values that the recipe and the command line (default: this process's) set, each of its key's type.
 
     Raises:
-        RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
+        RecipeError: for all unknown keys, else for all values of the wrong type.
     """
-    return _parse(arguments, _Values)
+    words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+    written = {name: value for item in read_written(words, KEYS).items() for name, value in [_negated(*item)]}
+    unknown = [unknown_key(name, KEYS, value.where) for name, value in written.items() if name not in KEYS]
+    if unknown:
+        raise RecipeError("; also: ".join(unknown))
+    values, refused = {}, []
+    for name, value in written.items():
+        try:
+            values[name] = read_value(KEYS[name], value)
+        except RecipeError as error:
+            refused.append(str(error))
+    if refused:
+        raise RecipeError("; also: ".join(refused))
+    return values
 
 
-def _given(arguments: Sequence[str], *parsed: Any) -> dict[str, Any]:
-    """The keys that the recipe and the command line set, with the values that hold; never a token."""
-    keys: list[str] = []
-    if "--config" in arguments:
-        path = Path(arguments[list(arguments).index("--config") + 1])
-        keys += yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    keys += [word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
-    values = {key: getattr(part, key) for key in keys for part in parsed if hasattr(part, key)}
-    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
-    return {key: value for key, value in plain.items() if not key.endswith("_token")}
+def _negated(name: str, written: Written) -> tuple[str, Written]:
+    """`--no_flag` as `flag: false`."""
+    key = KEYS.get(name.removeprefix("no_"))
+    if name in KEYS or key is None or bool not in key.kinds or written.value is not None:
+        return name, written
+    return key.name, Written("false", written.where)
 
 
-def _check_config_file(arguments: Sequence[str]) -> None:
-    if "--config" not in arguments:
-        return
-    position = list(arguments).index("--config") + 1
-    if position == len(arguments):
-        raise RecipeError("--config needs the path of a recipe, such as receipes/grpo-tiny-countdown.yaml")
-    if not Path(arguments[position]).is_file():
-        known = ", ".join(sorted(str(path) for path in Path("receipes").glob("*.yaml"))) or "none in ./receipes"
-        raise RecipeError(f"there is no recipe {arguments[position]!r}; recipes here: {known}")
-
-
-def _check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> None:
-    if not model.model_name_or_path:
+def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
+    if not str(values.get("model_name_or_path") or "").strip():
         raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
-    if not 0 < script.test_size < 1:
-        raise RecipeError(f"test_size={script.test_size} is not between 0 and 1: use 0.1 to hold out a tenth")
-    for name in ("max_samples", "max_prompt_length", "eval_puzzles", "length_buckets"):
-        if getattr(script, name) < 1:
-            raise RecipeError(f"{name}={getattr(script, name)} is not a positive whole number")
-    if script.samples_per_step < 0:
-        raise RecipeError(f"samples_per_step={script.samples_per_step} is negative: use 0 to keep no samples")
-    for name in ("gpu_memory_gb", "seconds_per_step", "gpu_hour_rate"):
-        if (value := getattr(script, name)) is not None and value <= 0:
-            raise RecipeError(f"{name}={value} is not positive: correct it, or leave it out")
-    if training.resume_from_checkpoint and not Path(training.resume_from_checkpoint).is_dir():
+    try:
+        script, training, model = (kind(**_fields_of(kind, values)) for kind in (ScriptArguments, config, ModelConfig))
+    except (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RecipeError(f"the recipe can't be used: {reason}") from error
+    given = [name for name in values if not name.endswith("_token")]
+    script.given = _plain((script, training, model), given)
+    script.settings = _plain((script, _Values(**_fields_of(GRPOConfig, values)), model), KEYS)
+    training.resume_from_checkpoint = _checkpoint_to_resume(training)
+    return script, training, model
+
+
+def _fields_of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def _plain(parts: Iterable[Any], names: Iterable[str]) -> dict[str, Any]:
+    """Keys with the values that hold, for records."""
+    held = {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in held.items()}
+
+
+def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
+    """The folder that `resume_from_checkpoint` names; None for the newest complete checkpoint in the output folder.
+
+    As in transformers, `true` stands for the newest one and `false` for a start from the base model. Left out, it is
+    the newest one if there is any.
+
+    Raises:
+        RecipeError: the folder does not exist; or there is no complete checkpoint for `true`, or one for `false`.
+    """
+    wish: Any = training.resume_from_checkpoint
+    output = Path(training.output_dir or "trainer_output").expanduser()
+    first = os.environ.get("RANK", "0") == "0"  # the others' machines may not see the folder; the first one chooses
+    if wish is True and first:
+        from mini_r1.checkpoints import newest_whole  # takes seconds to import
+
+        if newest_whole(output) is None:
+            fix = "leave the key out, which starts a new run where there is none"
+            raise RecipeError(f"resume_from_checkpoint is true, but {output} has no complete checkpoint: {fix}")
+    if wish is False and first and (found := sorted(output.glob("checkpoint-*"))):
+        fix = "give another output_dir, or leave the key out to resume"
+        raise RecipeError(f"resume_from_checkpoint is false, but {output} has {found[0].name}: {fix}")
+    if not isinstance(wish, str) or not wish:
+        return None
+    if not Path(wish).expanduser().is_dir():
         raise RecipeError(
-            f"resume_from_checkpoint={training.resume_from_checkpoint!r} is no folder: give a checkpoint-N folder, or "
-            f"leave it out to go on from the last one in {training.output_dir!r}"
+            f"resume_from_checkpoint={wish!r} is no folder: give a checkpoint-N folder, or leave it out to go on from "
+            f"the last one in {training.output_dir!r}"
         )
+    return str(Path(wish).expanduser())
 
 
 def attention_implementation(wanted: str | None) -> tuple[str | None, str | None]:

@@ -1,0 +1,265 @@
+"""What each key of a recipe may be, beyond its type: one table of ranges and names, and the rules between keys.
+
+TRL and transformers check few of these. What they let through trains on noise or ends in a library's traceback after
+minutes of loading, so a value outside its range is refused before anything is loaded.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig, ModelConfig
+
+from mini_r1.problems import Problem
+from mini_r1.recipe_keys import Key, keys_of, nearest, shown
+from mini_r1.script_arguments import ScriptArguments
+
+MAX_SEED = 2**32 - 1  # NumPy takes no larger one
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+REWARDS = ("format", "equation")  # in the order of `reward_weights`
+TRACKERS = (
+    *("none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow"),
+    *("mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+)
+IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a key allows, in words and as a test; `names` are the allowed ones, if there are only some."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def at_least(low: float, high: float = math.inf) -> Range:
+    """A finite number of `low` to `high`, both included."""
+    words = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    return Range(f"a number {words}", lambda value: _is_number(value) and low <= value <= high)
+
+
+def above(low: float, high: float = math.inf) -> Range:
+    """A finite number greater than `low`, up to `high`."""
+    words = "" if high == math.inf else f" and at most {high}"
+    return Range(f"a number greater than {low}{words}", lambda value: _is_number(value) and low < value <= high)
+
+
+def below(high: float) -> Range:
+    """A number from 0 up to, but not including, `high`."""
+    return Range(f"a number of at least 0 and below {high}", lambda value: _is_number(value) and 0 <= value < high)
+
+
+def one_of(*names: str) -> Range:
+    """One of some names."""
+    return Range(f"one of {', '.join(names)}", lambda value: value in names, names)
+
+
+def each_of(*names: str) -> Range:
+    """One or several of some names."""
+
+    def holds(value: Any) -> bool:
+        return all(part in names for part in (value if isinstance(value, list) else [value]))
+
+    return Range(f"one or more of {', '.join(names)}", holds, names)
+
+
+TEXT = Range("a text that is not empty", lambda value: isinstance(value, str) and value.strip() != "")
+TEXTS = Range("texts that are not empty", lambda value: bool(value) and all(map(TEXT.holds, _as_list(value))))
+MAPPING = Range("a mapping, such as {use_reentrant: false}", lambda value: isinstance(value, dict))
+SEED = at_least(0, MAX_SEED)
+COUNT = at_least(1)
+PORT = at_least(1, 65535)
+WHOLE_STEPS = Range(
+    "a whole number of steps, or a share of all steps between 0 and 1",
+    lambda value: _is_number(value) and value > 0 and (value < 1 or value == int(value)),
+)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+# Keys of which every value of their type will do (booleans, enumerations) are not here.
+RANGES: dict[str, Range] = {
+    # Mini-R1's own
+    "dataset_id_or_path": TEXT,
+    "dataset_split": TEXT,
+    "dataset_revision": TEXT,
+    "tokenizer_name_or_path": TEXT,
+    "max_samples": COUNT,
+    "split_seed": SEED,
+    "test_size": Range("a share between 0 and 1, such as 0.1", lambda value: 0 < value < 1),
+    "max_prompt_length": COUNT,
+    "eval_puzzles": COUNT,
+    "length_buckets": COUNT,
+    "vllm_server_args": TEXT,
+    "vllm_request_timeout": above(0),
+    "samples_per_step": at_least(0),
+    "vllm_gpus": TEXTS,
+    "plan_accelerate_config": TEXT,
+    "plan_processes": COUNT,
+    "plan_processes_per_machine": COUNT,
+    "gpu_memory_gb": above(0),
+    "seconds_per_step": above(0),
+    "gpu_hour_rate": above(0),
+    # the model
+    "model_name_or_path": TEXT,
+    "model_revision": TEXT,
+    "attn_implementation": Range(
+        f"one of {', '.join(ATTENTION)}, or a kernel of the Hub (owner/name)",
+        lambda value: value.rpartition("|")[2] in ATTENTION or "/" in value,
+        ATTENTION,
+    ),
+    "lora_r": COUNT,
+    "lora_alpha": COUNT,
+    "lora_dropout": below(1),
+    "lora_target_modules": TEXTS,
+    "lora_task_type": one_of("CAUSAL_LM"),
+    "bnb_4bit_quant_type": one_of("nf4", "fp4"),
+    # optimisation
+    "output_dir": TEXT,
+    "max_steps": Range("a whole number of at least 1, or -1 for all epochs", lambda value: value == -1 or value > 0),
+    "num_train_epochs": above(0),
+    "learning_rate": at_least(0),
+    "warmup_steps": at_least(0),
+    "weight_decay": at_least(0),
+    "adam_beta1": below(1),
+    "adam_beta2": below(1),
+    "adam_epsilon": at_least(0),
+    "max_grad_norm": at_least(0),
+    "seed": SEED,
+    "data_seed": SEED,
+    "per_device_train_batch_size": COUNT,
+    "per_device_eval_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "gradient_checkpointing_kwargs": MAPPING,
+    "lr_scheduler_kwargs": MAPPING,
+    "dataloader_num_workers": at_least(0),
+    "ddp_timeout": COUNT,
+    # GRPO
+    "num_generations": at_least(2),
+    "num_generations_eval": COUNT,
+    "generation_batch_size": COUNT,
+    "steps_per_generation": COUNT,
+    "num_iterations": COUNT,
+    "max_completion_length": COUNT,
+    "temperature": above(0),
+    "top_p": above(0, 1),
+    "top_k": at_least(0),
+    "min_p": at_least(0, 1),
+    "repetition_penalty": above(0),
+    "generation_kwargs": MAPPING,
+    "chat_template_kwargs": MAPPING,
+    "beta": at_least(0),
+    "epsilon": at_least(0),
+    "epsilon_high": at_least(0),
+    "delta": above(0),
+    "entropy_coef": at_least(0),
+    "top_entropy_quantile": at_least(0, 1),
+    "ref_model_mixup_alpha": at_least(0, 1),
+    "ref_model_sync_steps": COUNT,
+    "off_policy_mask_threshold": above(0),
+    "loss_type": one_of("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": one_of("token", "sequence"),
+    "multi_objective_aggregation": one_of("sum_then_normalize", "normalize_then_sum"),
+    "reward_weights": Range("a list of finite numbers", lambda value: all(map(_is_number, value))),
+    # vLLM
+    "vllm_mode": one_of("server", "colocate"),
+    "vllm_model_impl": one_of("vllm", "transformers", "auto"),
+    "vllm_server_host": TEXT,
+    "vllm_server_base_url": Range(
+        "an address such as http://node7:8000", lambda value: value.startswith(("http://", "https://"))
+    ),
+    "vllm_server_port": PORT,
+    "vllm_group_port": PORT,
+    "vllm_server_timeout": above(0),
+    "vllm_gpu_memory_utilization": above(0, 1),
+    "vllm_max_model_length": COUNT,
+    "vllm_tensor_parallel_size": COUNT,
+    "vllm_importance_sampling_mode": one_of(*IMPORTANCE_SAMPLING),
+    "vllm_importance_sampling_clip_max": above(0),
+    "vllm_importance_sampling_clip_min": at_least(0),
+    # what is kept and shown
+    "logging_steps": WHOLE_STEPS,
+    "eval_steps": WHOLE_STEPS,
+    "eval_delay": at_least(0),
+    "save_steps": WHOLE_STEPS,
+    "save_total_limit": COUNT,
+    "report_to": each_of(*TRACKERS),
+    "run_name": TEXT,
+    "hub_model_id": TEXT,
+}
+_KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
+
+
+def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> list[Problem]:
+    """Every value that is out of its range or contradicts another one.
+
+    Args:
+        training: read with `read_recipe`, so that its values are those of the recipe.
+    """
+    values = {name: getattr(part, name) for part in (script, training, model) for name in RANGES if hasattr(part, name)}
+    problems = [
+        _problem(_KEYS[name], value)
+        for name, value in values.items()
+        if value is not None and not RANGES[name].holds(value)
+    ]
+    together = (_check_precision(training), _check_losses(training), _check_output(training, model))
+    return problems + [problem for problem in together if problem]
+
+
+def _problem(key: Key, value: Any) -> Problem:
+    default = "leave it out" if key.default is None else f"set {key.name}: {shown(key.default)}, the default"
+    wrong = next((part for part in _as_list(value) if part not in RANGES[key.name].names), "")
+    near = nearest(str(wrong), RANGES[key.name].names)
+    return Problem(key.name, shown(value) or '""', RANGES[key.name].allowed, f"set {near}" if near else default)
+
+
+def _check_precision(training: GRPOConfig) -> Problem | None:
+    for name in ("fp16", "fp16_full_eval"):
+        other = name.replace("fp16", "bf16")
+        if getattr(training, name) and getattr(training, other):
+            return Problem(name, "true", f"one of {name} and {other}", f"leave {name} out", f"{other} is true, too")
+    return None
+
+
+def _check_losses(training: GRPOConfig) -> Problem | None:
+    """What TRL's trainer refuses after the model is loaded, or only warns of."""
+    level = {"luspo": "sequence", "vespo": "token"}.get(training.loss_type)
+    if level and training.importance_sampling_level != level:
+        allowed = f"{level} with loss_type: {training.loss_type}"
+        fix = f"set importance_sampling_level: {level}"
+        return Problem("importance_sampling_level", training.importance_sampling_level, allowed, fix)
+    mode = training.vllm_importance_sampling_mode
+    corrected = training.use_vllm and training.vllm_importance_sampling_correction
+    if training.loss_type == "vespo" and corrected and not mode.startswith("token"):
+        allowed = "token_truncate or token_mask with loss_type: vespo"
+        return Problem("vllm_importance_sampling_mode", mode, allowed, "set token_truncate")
+    if training.sync_ref_model and not training.beta:
+        return Problem("sync_ref_model", "true", "a reference model to synchronise", "set beta: 0.001", "beta is 0")
+    return None
+
+
+def _check_output(training: GRPOConfig, model: ModelConfig) -> Problem | None:
+    """The output folder can be written, and is not that of the base model."""
+    folder = Path(training.output_dir or "trainer_output").expanduser()
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    base = Path(str(model.model_name_or_path)).expanduser()
+    cause = ""
+    if not there.is_dir():
+        cause = f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        cause = f"{there} can't be written to"
+    elif base.is_dir() and folder.resolve() == base.resolve():
+        cause = "that is the base model, which the run would overwrite"
+    if not cause:
+        return None
+    return Problem("output_dir", training.output_dir, "a folder that the run may write", "give another one", cause)
