@@ -57,6 +57,7 @@ WIDER: dict[str, Any] = {
     "resume_from_checkpoint": bool | str | None,
     "scale_rewards": bool | Literal["group", "batch", "none"],
 }
+SHOWN = 15  # names of an enumeration, in a message
 BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
@@ -123,7 +124,8 @@ def _choices(hint: Any) -> list[str]:
 def _describe(hint: Any) -> str:
     kind = _kind(hint)
     if kind in (Enum, Literal):
-        return f"one of {', '.join(_choices(hint))}"
+        names = _choices(hint)
+        return f"one of {', '.join(names[:SHOWN])}" + (", ... (--help-all shows all)" if len(names) > SHOWN else "")
     if kind is list:
         return f"a list, each {_describe(get_args(hint)[0])}"
     return _NAMES.get(kind, "an object, which no recipe can name")
