@@ -18,6 +18,7 @@ from mini_r1.launch import Launch, read_launch
 from mini_r1.problems import Problem
 
 GIB = 2**30
+GpuIds = str | list[str] | None  # as a recipe gives them: "2,3", ["2", "3"], or none
 Generation = Literal["own server", "other server", "colocate", "transformers"]
 
 
@@ -54,9 +55,10 @@ def uses_gpus(training: GRPOConfig) -> bool:
     return not training.use_cpu and training.ddp_backend != "gloo"
 
 
-def generation_gpu_ids(vllm_gpus: str | int | None) -> list[str]:
+def generation_gpu_ids(vllm_gpus: GpuIds) -> list[str]:
     """Split the recipe's key: "2,3" names two GPUs; None none, which means the last visible one."""
-    return [] if vllm_gpus is None else [part.strip() for part in str(vllm_gpus).split(",") if part.strip()]
+    text = vllm_gpus if isinstance(vllm_gpus, str) else ",".join(vllm_gpus or [])
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
@@ -100,14 +102,14 @@ def _installed_gpus() -> list[tuple[str, str, int]]:
     return gpus
 
 
-def gpus_needed(launch: Launch, generation: Generation, vllm_gpus: str | None) -> tuple[int, int]:
+def gpus_needed(launch: Launch, generation: Generation, vllm_gpus: GpuIds) -> tuple[int, int]:
     """How many GPUs this machine needs: (for training, for generation beyond those)."""
     serves = generation == "own server" and launch.machine_rank == 0
     return launch.local_processes, max(1, len(generation_gpu_ids(vllm_gpus))) if serves else 0
 
 
 def assign_gpus(
-    visible: Sequence[Gpu], launch: Launch, generation: Generation, vllm_gpus: str | None
+    visible: Sequence[Gpu], launch: Launch, generation: Generation, vllm_gpus: GpuIds
 ) -> tuple[Assignment, list[Problem]]:
     """Give the first visible GPUs to the training processes, as accelerate does, and find those of the server.
 
@@ -136,12 +138,12 @@ def assign_gpus(
         used = f"; {', '.join(bad)} belongs to training" if any(gpu_id in by_id for gpu_id in bad) else ""
         allowed = f"one or more, each once, of the visible GPUs that training leaves free: {', '.join(free)}{used}"
         fix = f'set vllm_gpus: "{free[-1]}", or leave it out'
-        return Assignment(training, ()), [Problem("vllm_gpus", vllm_gpus, allowed, fix)]
+        return Assignment(training, ()), [Problem("vllm_gpus", ",".join(named), allowed, fix)]
     server = tuple(by_id[gpu_id] for gpu_id in named) or (visible[-1],)
     return Assignment(training, server), []
 
 
-def server_gpus(training: GRPOConfig, vllm_gpus: str | None) -> list[str]:
+def server_gpus(training: GRPOConfig, vllm_gpus: GpuIds) -> list[str]:
     """Where the server that this run starts goes, for its CUDA_VISIBLE_DEVICES; empty on a CPU."""
     if not uses_gpus(training):
         return []

@@ -90,7 +90,9 @@ def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
     if not str(values.get("model_name_or_path") or "").strip():
         raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
     try:
-        script, training, model = (kind(**_fields_of(kind, values)) for kind in (ScriptArguments, config, ModelConfig))
+        script = ScriptArguments(**_fields_of(ScriptArguments, values))
+        training = config(**_fields_of(GRPOConfig, values))
+        model = ModelConfig(**_fields_of(ModelConfig, values))
     except (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RecipeError(f"the recipe can't be used: {reason}") from error

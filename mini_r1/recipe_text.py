@@ -94,7 +94,7 @@ def read_file(name: str) -> dict[str, Written]:
         if not isinstance(root, yaml.MappingNode):
             raise RecipeError(f"{name} is no recipe: it needs lines like `max_steps: 100`, as in {EXAMPLE}")
         _refuse_repeated_keys(root, name)
-        loader.flatten_mapping(root)  # type: ignore[no-untyped-call]  # `<<: *shared`
+        loader.flatten_mapping(root)  # `<<: *shared`
         return {str(key.value): Written(_value(node, loader), f"in {_line(node, name)}") for key, node in root.value}
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is no valid YAML: {_explain(error, text)}") from error
@@ -144,7 +144,7 @@ def _value(node: yaml.Node, loader: yaml.SafeLoader) -> Any:
         return str(node.value)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, loader) for item in node.value]
-    return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    return loader.construct_object(node, deep=True)
 
 
 def _line(node: yaml.Node, name: str) -> str:

@@ -56,4 +56,3 @@ class ScriptArguments:
     gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
     given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
     settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
-    settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
