@@ -18,7 +18,9 @@ DISK_FULL = re.compile(
     r"No space left on device|StorageFull|Disk quota exceeded|QuotaExceeded|PytorchStreamWriter failed"
 )
 DISK_FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NON_FINITE = re.compile(r"probability tensor contains either|Out of range float values are not JSON compliant")
+NON_FINITE = re.compile(
+    r"probabilities are not finite|probability tensor contains either|Out of range float values are not JSON compliant"
+)
 _FULL = "{text}: the disk, or your quota on it, is full. Fix: free space there, or write to another folder"
 _MEMORY = (
     "this machine's memory is used up ({text}). Fix: end other programs, or use a smaller model or batch; on a cluster "

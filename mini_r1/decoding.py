@@ -30,6 +30,9 @@ def decode_without_ended(
         input_ids: prompts, left-padded, (sequences, prompt length).
         model_kwargs: attention_mask of the same shape, past_key_values (an empty dynamic cache), and others of no use.
 
+    Raises:
+        FloatingPointError: if the model gives NaN or infinite scores.
+
     Returns:
         prompts and completions, right-padded, (sequences, prompt length + longest completion).
     """
@@ -50,6 +53,8 @@ def decode_without_ended(
             logits_to_keep=1,
         )
         scores = cast(Any, logits_processor)(texts, outputs.logits[:, -1].float())
+        if not scores.amax(-1).isfinite().all():  # on a GPU, sampling from these would end the whole process
+            raise FloatingPointError("the policy's probabilities are not finite (NaN or infinite)")
         chosen = torch.multinomial(scores.softmax(-1), 1) if generation_config.do_sample else scores.argmax(-1, True)
         new = chosen.masked_fill(ended[:, None], pad)
         texts = torch.cat([texts, new], dim=1)

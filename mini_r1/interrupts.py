@@ -1,33 +1,51 @@
-"""Ctrl-C and SIGTERM end long work at the next step boundary, with a checkpoint, instead of in the middle of one."""
+"""Ctrl-C, SIGTERM and SIGHUP end long work in order, with a checkpoint, instead of in the middle of something.
 
+A step is finished first; an evaluation is left at its next batch, on one process at the next token. Before the first
+step, where nothing can be lost, they end the program at once.
+"""
+
+import functools
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.generation import StoppingCriteria
 
-# A scheduler that stops a job counts on 0 for "ended in order"; a shell expects 128 + 2 after Ctrl-C.
-EXIT_STATUS = {signal.SIGTERM: 0, signal.SIGINT: 130}
+from mini_r1.failures import say, work_begins
+
+# A scheduler that stops a job counts on 0 for "ended in order"; a shell expects 128 + 2 after Ctrl-C. SIGHUP comes when
+# the terminal is closed or its connection drops.
+EXIT_STATUS = {signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGINT: 130}
 # A scheduler signals launcher and processes alike, and the launcher passes its own on: both are one request.
 ECHO_SECONDS = 3.0
 
 
 class StopRequest:
-    """Remembers that Ctrl-C or SIGTERM has come; a second one, not right after it, interrupts at once."""
+    """Remembers that a signal has come; a second one, not right after it, interrupts at once.
 
-    def __init__(self) -> None:
+    Attributes:
+        at_once: whether already the first one interrupts.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.received: signal.Signals | None = None
         self.received_at = 0.0
         # A launcher that is killed outright passes nothing on, and its workers would train on unseen.
         self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def install(self) -> "StopRequest":
-        """Take over both signals in this process (main thread only)."""
+        """Take over the signals in this process (main thread only), but for a SIGHUP that `nohup` has it ignore."""
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         for number in EXIT_STATUS:
-            signal.signal(number, self._note)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
         return self
 
     @property
@@ -42,13 +60,10 @@ class StopRequest:
         """
         if self.launcher is not None and os.getppid() != self.launcher and self.received is None:
             self.received = signal.SIGTERM
-        if args.world_size > 1:
-            number = torch.tensor(self.received or 0, device=args.device)
-            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-            if not number:
-                return False  # what has come since is for the next time
-            self.received = signal.Signals(int(number))
-        return self.received is not None
+        number = highest(self.received or 0, args)
+        if number:  # what has come since is for the next time
+            self.received = signal.Signals(number)
+        return bool(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -56,7 +71,30 @@ class StopRequest:
                 return
             raise KeyboardInterrupt
         self.received, self.received_at = signal.Signals(number), time.monotonic()
-        print(f"\n{self.received.name}: saving a checkpoint after this step (once more to stop at once)", flush=True)
+        if number == signal.SIGHUP:
+            _leave_terminal(self._terminals)
+        if self.at_once:
+            raise KeyboardInterrupt
+        say(
+            f"{self.received.name}: saving a checkpoint after this step or evaluation batch (once more to stop at once)"
+        )
+
+
+def highest(number: int, args: TrainingArguments) -> int:
+    """The highest of a number that each process has; all of them must call this."""
+    if args.world_size == 1:
+        return number
+    shared = torch.tensor(number, device=args.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return int(shared)
+
+
+def _leave_terminal(streams: list[int]) -> None:
+    """Write nowhere what went to a terminal: after SIGHUP there is none, and each write would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def leave_signals_to_parent(worker: int) -> None:
@@ -68,18 +106,74 @@ def leave_signals_to_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _EvaluationLeft(Exception):
+    """Raised in the middle of an evaluation, to get out of it."""
+
+
 class StopOnRequest(TrainerCallback):
-    """Makes a Trainer save a checkpoint and stop after the step in which the request came."""
+    """Makes a Trainer save a checkpoint and stop after the step, or in the evaluation, in which the request came."""
 
     def __init__(self, request: StopRequest) -> None:
         self.request = request
+        self._evaluating = False
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """From now on there is something to save, and to lose."""
+        self.request.at_once = False
+        work_begins()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Ask the trainer for a checkpoint and the end."""
         if self.request.agreed(args):
-            control.should_save = True
-            control.should_evaluate = False
-            control.should_training_stop = True
+            _stop(control)
         return control
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the evaluation after this batch."""
+        if self._evaluating and self.request.agreed(args):
+            raise _EvaluationLeft
+
+    def let_evaluation_be_left(self, trainer: Any) -> None:
+        """Have `trainer.evaluate` end without a result when the request comes, and `train` then with a checkpoint."""
+        evaluate = trainer.evaluate
+
+        @functools.wraps(evaluate)
+        def left_on_request(*args: Any, **kwargs: Any) -> dict[str, float]:
+            self._evaluating = True
+            try:
+                return evaluate(*args, **kwargs)
+            except _EvaluationLeft:
+                _stop(trainer.control)
+                return {}
+            finally:
+                self._evaluating = False
+
+        trainer.evaluate = left_on_request
+
+    def token_by_token(self) -> StoppingCriteria:
+        """A stopping criterion for `generate` that leaves the evaluation in the middle of a batch.
+
+        For one process only: several could not agree between two tokens.
+        """
+        return _LeaveGeneration(lambda: self._evaluating and self.request.received is not None)
+
+
+class _LeaveGeneration(StoppingCriteria):
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self.wanted = wanted
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """False for every sequence: this one only looks whether to leave."""
+        if self.wanted():
+            raise _EvaluationLeft
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _stop(control: TrainerControl) -> None:
+    control.should_save = True
+    control.should_evaluate = False
+    control.should_training_stop = True

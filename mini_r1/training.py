@@ -4,6 +4,7 @@ import functools
 import logging
 import platform
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers.generation import StoppingCriteriaList
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
-from mini_r1.causes import is_disk_full
+from mini_r1.causes import is_disk_full, is_non_finite
 from mini_r1.checkpoints import (
     Checkpoint,
     WriteManifest,
@@ -28,12 +30,14 @@ from mini_r1.checkpoints import (
     train_nothing_if_done,
 )
 from mini_r1.decoding import decode_without_ended
-from mini_r1.failures import output_is, work_begins
+from mini_r1.failures import output_is, say
+from mini_r1.finite import StopIfNotFinite, diverged
 from mini_r1.generation_server import generation_server, limit_requests
 from mini_r1.holdout import DataSettings, Sides, hold_out
 from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.model_card import CardWriter, data_of, versions, write_card
+from mini_r1.problems import UserError
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
@@ -116,11 +120,23 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     Raises:
         CheckpointError: this launch can't go on from the checkpoint that is there.
         DiskFullError: while training; the last whole checkpoint is kept.
+        NonFiniteError: training has diverged.
 
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
     output_is(output_folder(training))
+    stop = StopRequest(at_once=True).install()
+    try:
+        return _run(script, training, model, stop)
+    except KeyboardInterrupt:
+        if stop.received in (None, signal.SIGINT):
+            raise
+        say("stopped before the first step" if stop.at_once else f"stopped at once by {stop.received.name}")
+        return stop.exit_status if stop.at_once else 128 + stop.received
+
+
+def _run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop: StopRequest) -> int:
     started = time.monotonic()
     destination = take_over_push(training)
     checkpoint = choose_checkpoint(training)
@@ -131,19 +147,16 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     writes = training.process_index == 0
     recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(checkpoint.step if checkpoint else 0)
-    stop = StopRequest().install()
     with generation_server(script, training, model):
         trainer = build_trainer(script, training, model, recorder)
         limit_requests(trainer, script.vllm_request_timeout)
-        trainer.add_callback(StopOnRequest(stop))
+        _watch(trainer, stop)
         trainer.add_callback(WriteManifest())
         push = _publish(trainer, script, model, destination, started)
         if checkpoint:
             load_across_cpu_processes()
             restore_data_order(trainer, checkpoint)
             train_nothing_if_done(trainer, checkpoint)
-        if stop.agreed(training):  # while everything was loading
-            return stop.exit_status
         _train(trainer, checkpoint)
         if stop.agreed(training):
             if trainer.is_world_process_zero():
@@ -153,8 +166,21 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
             return stop.exit_status
         _finish(trainer, script, model, time.monotonic() - started)
     if push:  # after the last barrier, so that no other process waits for the upload
-        push.finish()
-    return 0
+        push.finish() if stop.received is None else push.stop()
+    return stop.exit_status
+
+
+def _watch(trainer: TrimmedGRPOTrainer, stop: StopRequest) -> None:
+    """Let a signal, or numbers that are not finite, end the run in order."""
+    finite, leave = StopIfNotFinite(), StopOnRequest(stop)
+    trainer.add_callback(finite)
+    trainer.add_callback(leave)
+    trainer.training_step = finite.observe(trainer.training_step)  # type: ignore[method-assign]
+    leave.let_evaluation_be_left(trainer)
+    if trainer.args.world_size == 1:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        criteria = StoppingCriteriaList([leave.token_by_token()])
+        policy.generate = functools.partial(policy.generate, stopping_criteria=criteria)
 
 
 def _publish(
@@ -178,14 +204,19 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
 
     Raises:
         DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
+        NonFiniteError: if training has diverged.
     """
-    work_begins()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    except UserError:
+        raise
     except Exception as error:
-        if not is_disk_full(error):
-            raise
-        raise disk_full_error(output_folder(trainer.args), trainer.state.global_step, trainer.model) from error
+        step = trainer.state.global_step
+        if is_disk_full(error):
+            raise disk_full_error(output_folder(trainer.args), step, trainer.model) from error
+        if is_non_finite(error):
+            raise diverged("the policy's probabilities are", step, trainer.args) from error
+        raise
 
 
 def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:

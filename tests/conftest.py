@@ -39,7 +39,7 @@ def small_arguments() -> list[str]:
 @pytest.fixture
 def train(small_arguments: list[str]) -> Iterator[Train]:
     """Run the tiny recipe, small, in this process: `train(output_folder, "--key", "value", ...)` -> exit status."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield lambda folder, *more: run(*parse_recipe([*small_arguments, "--output_dir", str(folder), *more]))
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -49,7 +49,7 @@ def train(small_arguments: list[str]) -> Iterator[Train]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str]) -> Path:
     """The folder of a small run of the tiny recipe, evaluated: every file in it is by its real writer. Copy it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     assert run(*parse_recipe([*small_arguments, "--output_dir", str(folder)])) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)
