@@ -1,5 +1,8 @@
 """Exact arithmetic for Countdown answers: `+ - * /`, parentheses, unary minus and integer literals, nothing else.
 
+The signs may be written with the characters that people and models use in their place (`SIGN_IN_ASCII`); digits are
+ASCII only.
+
 Written instead of `eval` with a character filter, which lets `2**3`, `7//2` and the decimal splice `1.5*2` through.
 Here a text is first parsed, within bounds on its size, into postfix order (Dijkstra's shunting-yard, 1961: one pass,
 no recursion); only then can its value be asked for, as an exact rational.
@@ -25,7 +28,24 @@ _TOKEN = re.compile(r"[0-9]+|\S")  # `[0-9]`, because `\d` also matches the digi
 _LITERAL = re.compile(rf"0|-?[1-9][0-9]{{0,{MAX_DIGITS - 1}}}")
 _DIGITS = frozenset("0123456789")
 NEGATE = "negate"
-SIGNS = {"+": "+", "-": "-", "*": "*", "/": "/", "×": "*", "÷": "/", "−": "-", "·": "*"}
+# Look-alikes and typographic signs, for `str.translate`. Chinese input methods write the full-width ones.
+SIGN_IN_ASCII = str.maketrans(
+    {
+        "\u00d7": "*",  # multiplication sign
+        "\u00b7": "*",  # middle dot
+        "\u22c5": "*",  # dot operator
+        "\u2219": "*",  # bullet operator
+        "\u2217": "*",  # asterisk operator
+        "\u00f7": "/",  # division sign
+        "\u2215": "/",  # division slash
+        "\u2044": "/",  # fraction slash
+        "\u2212": "-",  # minus sign
+        "\u2013": "-",  # en dash
+        "\u2010": "-",  # hyphen
+        **dict(zip("\uff0b\uff0d\uff0a\uff0f\uff08\uff09\uff1d", "+-*/()=", strict=True)),  # full-width
+    }
+)
+_SIGNS = frozenset("+-*/")
 _PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, NEGATE: 3}
 
 
@@ -68,7 +88,7 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Parse `text` without computing anything; whitespace only separates tokens, `× ÷ − ·` are `* / - *`.
+    """Parse `text` without computing anything; whitespace only separates tokens, `×` is `*` (see `SIGN_IN_ASCII`).
 
     Raises ExpressionError with reason `not_allowed` for anything outside the grammar or the bounds above: powers,
     floor division, names, decimals, leading zeros, unary plus, `5(3)`, `5 3`, `1_0`, digits of other scripts.
@@ -84,7 +104,7 @@ def parse(text: str) -> Expression:
     waiting: list[str] = []  # operators and open parentheses whose right side is still being read
     depth = 0
     operand_next = True
-    for token in _TOKEN.findall(_within_length(text)):
+    for token in _TOKEN.findall(_within_length(text).translate(SIGN_IN_ASCII)):
         if operand_next:
             if token[0] in _DIGITS:
                 numbers.append(_literal(token))
@@ -100,11 +120,10 @@ def parse(text: str) -> Expression:
             while (sign := waiting.pop()) != "(":
                 postfix.append(sign)
         else:
-            sign = SIGNS.get(token, "")
-            _require(sign != "")
-            while waiting and _PRECEDENCE[waiting[-1]] >= _PRECEDENCE[sign]:
+            _require(token in _SIGNS)
+            while waiting and _PRECEDENCE[waiting[-1]] >= _PRECEDENCE[token]:
                 postfix.append(waiting.pop())
-            waiting.append(sign)
+            waiting.append(token)
             operand_next = True
     _require(not operand_next and depth == 0 and len(numbers) <= MAX_NUMBERS)
     return Expression(tuple(numbers), (*postfix, *reversed(waiting)))
@@ -113,12 +132,16 @@ def parse(text: str) -> Expression:
 def parse_literal(text: str) -> int:
     """The integer that `text` spells, in the one spelling it has: `65`, `-3`, not `065`, `+3`, `65.0` or `60 + 5`.
 
+    The minus may be any that `parse` takes.
+
     Raises ExpressionError with reason `not_allowed`.
 
     >>> parse_literal(" 65 ")
     65
     """
-    spelled = _LITERAL.fullmatch(text.strip().replace("−", "-"))
+    text = text.strip()
+    _require(len(text) <= MAX_DIGITS + 1)
+    spelled = _LITERAL.fullmatch(text.translate(SIGN_IN_ASCII))
     if spelled is None:
         raise ExpressionError("not_allowed")
     return int(spelled[0])
@@ -149,7 +172,7 @@ def _prefix(token: str) -> str:
     """What `token` means where an operand is due: an open parenthesis or a minus, else it is refused."""
     if token == "(":
         return token
-    _require(SIGNS.get(token) == "-")
+    _require(token == "-")
     return NEGATE
 
 

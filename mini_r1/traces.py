@@ -19,7 +19,7 @@ from enum import StrEnum
 from itertools import pairwise
 from operator import add, floordiv, mul, sub
 
-from mini_r1.expression import NEGATE, SIGNS, Expression, ExpressionError, parse
+from mini_r1.expression import NEGATE, SIGN_IN_ASCII, Expression, ExpressionError, parse
 
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv}
 SUCCESS, FAILURE = "yes", "no"
@@ -258,25 +258,26 @@ def read_equations(line: str) -> tuple[Equation, ...]:
     """The equations `expression = whole number` in a line, where the expression joins two whole numbers or more.
 
     Markup before the line and words around an equation are no part of it; what can't be read (a decimal, a fraction, a
-    name) is no equation.
+    name) is no equation. The signs are those that an answer may have.
 
     >>> [e.right for e in read_equations("- so 55 + 36 - 7 = 84, and 84 - 19 = 66.")]
     [True, False]
     """
+    line = line.translate(SIGN_IN_ASCII)
     parts = line[_MARKUP.match(line).end() :].split("=")  # type: ignore[union-attr]  # it matches nothing, too
     found = []
     for before, after in pairwise(parts):
         result = _RESULT.match(after)
         expression = _expression_at_end(before) if result else None
         if result and expression:
-            found.append(_equation(expression, int(result[1].replace("−", "-"))))
+            found.append(_equation(expression, int(result[1])))
     return tuple(found)
 
 
 _MARKUP = re.compile(r"\s*(?:(?:[-*+•]|\d+[.)])\s)?[\s*$]*")  # of a list, bold, a formula
-_RESULT = re.compile(r"\s*([-−]?\d{1,9})(?!\d|\.\d|\s*/)")
+_RESULT = re.compile(r"\s*(-?[0-9]{1,9})(?!\d|\.\d|\s*/)")
 _CLAIM = re.compile(rf"\b({SUCCESS}|{FAILURE})\W*$", re.IGNORECASE)
-_CHARACTERS = "0123456789() " + "".join(SIGNS)
+_CHARACTERS = "0123456789()+-*/ "
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")  # parse refuses 05; here it is the 5 that is meant
 _SPACED_SIGN = re.compile(r"\s*\D\s")
 

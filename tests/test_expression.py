@@ -98,7 +98,7 @@ def test_division_by_zero(text: str) -> None:
         ),
         *("sqrt(4)", "abs", "x", "2 x 3", "1e3", "0x10", "1j", "True", "__import__('os')", "[1]", "{1}", "1, 2", "'5'"),
         *("1.5", "1.5*2", ".5", "5.", "1,000", "1_0", "05", "00", "007 + 1", "5 3", "5(3)", "(5)(3)", "(5)3", "5 -3 2"),
-        *("1٣ + 2", "٣ + ٤", "５", "1² + 1", "½", "Ⅷ", "1 ＋ 2", "1\u200b+ 2", "1\0+ 2", "\ud800", "1 + \udfff"),
+        *("1٣ + 2", "٣ + ٤", "５", "1² + 1", "½", "Ⅷ", "1 ＋ ２", "1\u200b+ 2", "1\0+ 2", "\ud800", "1 + \udfff"),
         *(
             "",
             " ",
@@ -157,13 +157,17 @@ def test_no_text_exhausts_the_stack_or_the_clock(text: str) -> None:
 # --- parse_literal ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "value"), [("65", 65), (" 65\n", 65), ("-3", -3), ("−3", -3), ("0", 0)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("65", 65), (" 65\n", 65), ("-3", -3), ("−3", -3), ("–3", -3), ("‐3", -3), ("－3", -3), ("0", 0)],
+)
 def test_parse_literal(text: str, value: int) -> None:
     assert parse_literal(text) == value
 
 
 @pytest.mark.parametrize(
-    "text", ["", "065", "+65", "65.0", "(65)", "60 + 5", "6 5", "-0", "٦٥", "65 = 65", "9" * 2**20]
+    "text",
+    ["", "065", "+65", "65.0", "(65)", "60 + 5", "6 5", "-0", "٦٥", "65 = 65", "６５", "＋65", "（65）", "9" * 2**20],
 )
 def test_parse_literal_accepts_one_spelling_only(text: str) -> None:
     with pytest.raises(ExpressionError, match="not_allowed"):
@@ -179,7 +183,12 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Fraction]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
-SPELLINGS = {"+": "+", "-": "-−", "*": "*×·", "/": "/÷"}
+SPELLINGS = {
+    "+": "+\uff0b",
+    "-": "-\u2212\u2013\u2010\uff0d",
+    "*": "*\u00d7\u00b7\u22c5\u2219\u2217\uff0a",
+    "/": "/\u00f7\u2215\u2044\uff0f",
+}
 BINDING = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
@@ -207,12 +216,14 @@ def render(tree: Tree, draw: Callable[[st.SearchStrategy[Any]], Any], binding: i
     if isinstance(tree, int):
         own, text = 9, str(tree)
     elif tree[0] == "negate":
-        own, text = 3, draw(st.sampled_from("-−")) + gap + render(tree[1], draw, 3)
+        own, text = 3, draw(st.sampled_from(SPELLINGS["-"])) + gap + render(tree[1], draw, 3)
     else:
         own = BINDING[tree[0]]
         left, right = render(tree[1], draw, own), render(tree[2], draw, own + 1)  # all four associate to the left
         text = left + gap + draw(st.sampled_from(SPELLINGS[tree[0]])) + gap + right
-    return f"({gap}{text}{gap})" if own < binding or draw(st.integers(0, 4)) == 0 else text
+    if own >= binding and draw(st.integers(0, 4)):
+        return text
+    return draw(st.sampled_from("(\uff08")) + gap + text + gap + draw(st.sampled_from(")\uff09"))
 
 
 @settings(deadline=None, max_examples=300)

@@ -1,18 +1,23 @@
 """The contract of the two rewards, row by row, one property a test; then fuzzing, bounds and what TRL gets to see."""
 
 import random
+import re
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from fractions import Fraction
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2.exceptions import UndefinedError
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from mini_r1.rewards import (
     END_OF_TURN,
@@ -58,6 +63,15 @@ def test_published_examples_keep_their_format_scores() -> None:
 
 def test_published_examples_keep_their_equation_scores() -> None:
     assert equation_reward_func(PUBLISHED, target=[TARGET] * 5, nums=[NUMS] * 5) == [1, 1, 0, 0, 0]
+
+
+def test_published_examples_keep_their_scores_as_their_cell_passes_them() -> None:
+    """The original's check gives the targets as texts, and the fourth completion a puzzle of its own."""
+    columns: dict[str, Any] = {"target": ["65", "65", "65", "79", "65"], "nums": [NUMS, NUMS, NUMS, [104, 183], NUMS]}
+    assert format_reward_func(completions=PUBLISHED, **columns) == [1, 1, 0, 0, 1]
+    columns = {"target": ["65"] * 5, "nums": [NUMS] * 5}
+    assert format_reward_func(completions=PUBLISHED, **columns) == [1, 1, 0, 0, 1]
+    assert equation_reward_func(completions=PUBLISHED, **columns) == [1, 1, 0, 0, 0]
 
 
 # --- the equation, row by row ----------------------------------------------------------------------------------------
@@ -128,9 +142,40 @@ def test_right_side_must_be_the_targets_literal(text: str, expected: Reason) -> 
     assert reason(text, target=1, nums=[1, 2, 3]) is expected
 
 
-@pytest.mark.parametrize("text", ["6 × 4 ÷ 3 − 1", "6 · 4 / 3 - 1"])
-def test_typographic_operators(text: str) -> None:
-    assert reason(text, target=7, nums=[1, 3, 4, 6]) is Reason.CORRECT
+# The contract's table, by code point, so that no editor and no font decides what is tested.
+LOOK_ALIKES = {
+    "+": "\uff0b",
+    "-": "\u2212\u2013\u2010\uff0d",
+    "*": "\u00d7\u00b7\u22c5\u2219\u2217\uff0a",
+    "/": "\u00f7\u2215\u2044\uff0f",
+    "(": "\uff08",
+    ")": "\uff09",
+    "=": "\uff1d",
+}
+
+
+@pytest.mark.parametrize(
+    ("ascii_sign", "sign"), [(ascii_sign, sign) for ascii_sign, signs in LOOK_ALIKES.items() for sign in signs]
+)
+def test_a_look_alike_is_read_as_its_ascii_sign(ascii_sign: str, sign: str) -> None:
+    for text, target, nums in [("(6 + 4) / 2 * 3 - 1 = 14", 14, [1, 2, 3, 4, 6]), ("-(5 - 9) = 4", 4, [5, 9])]:
+        assert reason(text.replace(ascii_sign, sign), target, nums) is Reason.CORRECT
+        assert reason(text.replace(ascii_sign, sign, 1), target, nums) is Reason.CORRECT
+        assert reason(text.replace(ascii_sign, sign), target + 1, nums) is Reason.WRONG_VALUE
+
+
+def test_all_full_width() -> None:
+    assert reason("（55＋36）－7－19＝65") is Reason.CORRECT
+    assert reason("－（5－9）＝－－4", target=4, nums=[5, 9]) is Reason.NOT_ALLOWED
+    assert reason("5 － 9 ＝ －4", target=-4, nums=[5, 9]) is Reason.CORRECT
+    assert reason("55 + 36 - 7 - 19 ＝ 65 = 65") is Reason.NOT_ALLOWED
+    assert reason("55 + 36 - 7 - 19 ＝＝ 65") is Reason.NOT_ALLOWED
+
+
+@pytest.mark.parametrize("operator", ["—", "―", "‑", "⁃", "•", "✕", "x", "X", "∶", "➕", "﹢", "⟋", "\\", "˗", "ー"])
+def test_other_characters_stay_what_they_are(operator: str) -> None:
+    for text, target in (("6 ? 2", 4), ("6 ? 2", 8), ("6 ? 2", 12), ("6 ? 2", 3)):
+        assert reason(text.replace("?", operator), target, [2, 6]) is Reason.NOT_ALLOWED
 
 
 def test_unary_minus() -> None:
@@ -151,6 +196,10 @@ def test_unary_minus() -> None:
         ("5(3)", 15, [3, 5]),
         ("1_0 + 1", 11, [1, 10]),
         ("٣ + 1", 4, [1, 3]),
+        ("３ ＋ １", 4, [1, 3]),
+        ("５ + 36", 41, [5, 36]),
+        ("३ + 1", 4, [1, 3]),
+        ("² + 1", 3, [1, 2]),
         ("+5 + 1", 6, [1, 5]),
         ("5 3", 53, [53]),
         ("the answer is 5", 5, [5]),
@@ -175,6 +224,12 @@ def test_division_by_zero() -> None:
         f"thinking</think>\n{RIGHT}</answer>",
         f"</answer>{RIGHT}<answer>",
         f"thinking</think>\n<Answer>{RIGHT}</Answer>",
+        pytest.param(f"is it <answer>{RIGHT}</answer>?</think>", id="answer only in the thinking"),
+        pytest.param(f"is it <answer>{RIGHT}</answer>?</think>\nI give up", id="words after such a thinking"),
+        pytest.param(f"<answer>{RIGHT}</answer></think><answer></answer>", id="empty after such a thinking"),
+        pytest.param(f"<answer>{RIGHT}</answer></think><answer>{RIGHT}", id="unclosed after such a thinking"),
+        pytest.param(f"is it <answer>{RIGHT}</think></answer>", id="an answer that the thinking cuts in two"),
+        pytest.param(f"a</think><answer>{RIGHT}</answer></think>", id="more thinking after the answer"),
     ],
 )
 def test_no_answer(completion: str) -> None:
@@ -192,6 +247,11 @@ def test_no_answer(completion: str) -> None:
         ("<answer>1</answer> or <answer>2", None),
         ("<answer>1</answer> or <answer></answer>", None),
         ("<answer>1</answer> or 2</answer>", "1"),
+        ("is it <answer>1</answer>?</think><answer>2</answer>", "2"),
+        ("<answer>1</answer></think><answer>2</answer></think><answer>3</answer>", "3"),
+        ("</think><answer>1</answer><answer>2</answer>", "2"),
+        ("is it <answer></think><answer>2</answer>", "2"),
+        ("<answer>1</answer></Think>", "1"),
     ],
 )
 def test_last_answer_counts(completion: str, expected: str | None) -> None:
@@ -230,10 +290,91 @@ def test_numbers_may_come_in_any_integral_type(kind: type) -> None:
     assert equation_reward_func([answer(f"{RIGHT} = 65")], [kind(TARGET)], [nums]) == [1.0]
 
 
-@pytest.mark.parametrize("target", [64.5, float("nan")])
-def test_a_target_that_is_no_integer_is_an_error_of_the_dataset(target: Any) -> None:
-    with pytest.raises(ValueError, match="integer"):
-        judge_equation(answer(RIGHT), target, NUMS)
+INTEGER_TEXTS = ["65", " 65 ", "+65", "065", "65\n", "\t65", b"65", np.str_("65"), np.bytes_(b" 65")]
+
+
+@pytest.mark.parametrize("target", INTEGER_TEXTS, ids=repr)
+def test_the_text_of_an_integer_is_taken_as_the_integer(target: Any) -> None:
+    assert judge_equation(answer(RIGHT), target, NUMS).reward == 1
+    assert judge_equation(answer(f"{RIGHT} = 65"), target, NUMS).reward == 1
+    assert judge_equation(answer(RIGHT), TARGET + 1, NUMS).reason is Reason.WRONG_VALUE
+    assert judge_equation(answer("65 + 1"), 66, [1, target]).reward == 1
+    assert judge_equation(answer("64 + 1"), 65, [1, target]).reason is Reason.WRONG_NUMBERS
+
+
+@pytest.mark.parametrize("as_text", [str, np.str_, lambda n: str(n).encode(), lambda n: f" {n}"])
+def test_whole_columns_of_texts(as_text: Any) -> None:
+    nums = [as_text(number) for number in NUMS]
+    for row in (nums, tuple(nums), np.array(nums)):
+        columns: dict[str, Any] = {"target": [as_text(TARGET)] * 2, "nums": [row] * 2}
+        assert equation_reward_func(completions=[answer(RIGHT), answer("55 + 36")], **columns) == [1, 0]
+
+
+def test_a_negative_target_may_be_text() -> None:
+    assert judge_equation(answer("5 - 9"), "-4", ["5", "9"]).reward == 1
+
+
+@settings(deadline=None)
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["", " ", "\n"]), st.sampled_from(["", "0", "00"]))
+def test_text_and_integer_are_judged_alike(number: int, space: str, zeros: str) -> None:
+    text = f"{space}{'-' * (number < 0)}{zeros}{abs(number)}{space}"
+    for target in (number, number + 1):
+        verdicts = [judge_equation(answer(f"{target} + 0"), goal, [0, abs(number)]) for goal in (number, text)]
+        assert verdicts[0] == verdicts[1]
+
+
+BROKEN: list[Any] = [
+    *(
+        "6.5",
+        "65.0",
+        "abc",
+        "",
+        " ",
+        "-",
+        "6 5",
+        "1_0",
+        "1e3",
+        "0x41",
+        "6,5",
+        "٦٥",
+        "６５",
+        "\u221265",
+        "six",
+        "9" * 9_999,
+    ),
+    *("[65]", "None", "nan", "inf", "True", b"6.5", b"\xff", "65\x00", "\ud800"),
+    *(
+        64.5,
+        float("nan"),
+        float("inf"),
+        True,
+        False,
+        np.True_,
+        None,
+        [65],
+        {},
+        65j,
+        np.float32(0.1),
+        np.array([65, 66]),
+    ),
+]
+
+
+@pytest.mark.parametrize("value", BROKEN, ids=lambda value: ascii(value)[:20])
+@pytest.mark.parametrize("completion", [answer(RIGHT), "no answer at all"])
+def test_what_is_no_integer_is_an_error_of_the_dataset(value: Any, completion: str) -> None:
+    """Whatever the model wrote, so that the run ends at its first step and not at some later one."""
+    for target, nums in ((value, NUMS), (TARGET, [19, 36, value, 7])):
+        with pytest.raises(ValueError, match="integers, got") as error:
+            judge_equation(completion, target, nums)
+        assert len(str(error.value)) < 120
+
+
+@pytest.mark.parametrize("nums", ["193655", b"193655", "[19, 36, 55, 7]"])
+def test_a_text_is_no_list_of_numbers(nums: Any) -> None:
+    """Its characters would pass for numbers one by one."""
+    with pytest.raises(ValueError, match="list of integers"):
+        judge_equation(answer("1 + 9 + 3 + 6 + 5 + 5"), 29, nums)
 
 
 @settings(deadline=None)
@@ -267,7 +408,14 @@ def test_agrees_with_exact_left_to_right_arithmetic(nums: list[int], data: st.Da
         "</think>\n<answer></answer>",
         "a < b and <b>bold</b> and <thinking></think>\n<answer>line\nline < line</answer>",
         *(f"so</think>\n<answer>1</answer>{ending}" for ending in END_OF_TURN),
-        f"so</think>\n<answer>1</answer> {END_OF_TURN[0]}\n",
+        *(f"so</think>\n<answer>1</answer> {ending}\n" for ending in END_OF_TURN),
+        pytest.param(
+            "so</think>\n<answer>1</answer><|im_end|>\n<|endoftext|><|endoftext|>", id="padding after the end"
+        ),
+        pytest.param("so</think>\n<answer>1</answer><|END_RESPONSE|><|END_OF_TURN_TOKEN|>", id="Cohere's two"),
+        pytest.param("I fill in <answer> and </answer>.</think>\n<answer>1</answer>", id="tags named while thinking"),
+        pytest.param("Is it <answer>0</answer>? No.</think>\n<answer>1</answer>", id="answer block while thinking"),
+        pytest.param("</answer><answer></think><answer>1</answer>", id="stray tags while thinking"),
     ],
 )
 def test_format_accepted(completion: str) -> None:
@@ -289,13 +437,18 @@ def test_format_accepted(completion: str) -> None:
         pytest.param("so</think>\n<think>more</think>\n<answer>1</answer>", id="two thinking blocks"),
         pytest.param("so</think>\n<answer>1</answer>\n<answer>2</answer>", id="two answers"),
         pytest.param("so</think>\n<answer><answer>1</answer></answer>", id="nested answers"),
-        pytest.param("so <answer>0</answer></think>\n<answer>1</answer>", id="answer while thinking"),
-        pytest.param("so I fill in <answer></think>\n<answer>1</answer>", id="answer tag while thinking"),
+        pytest.param("so</think>\n<answer>0<answer>1</answer>", id="answer opened twice"),
+        pytest.param("so</think>\n<answer>1</answer></answer>", id="answer closed twice"),
+        pytest.param("so</think>\n</answer><answer>1</answer>", id="stray tag between the blocks"),
+        pytest.param("so</think>\n<answer>1</think></answer>", id="thinking ends inside the answer"),
+        pytest.param("so</think>\n<answer>1</answer></think>", id="thinking ends after the answer"),
+        pytest.param("so <answer>1</answer></think>", id="answer only in the thinking"),
+        pytest.param("so</think>\n<answer>1</answer><|im_end|", id="half an end of turn"),
+        pytest.param("so</think>\n<answer>1</answer><STOP>", id="an end of turn that nobody declared"),
         pytest.param("so</think>\n<answer><think>1</think></answer>", id="thinking inside the answer"),
         pytest.param("so</think>\ntherefore <answer>1</answer>", id="words between the blocks"),
         pytest.param("so</think>\n<answer>1</answer> done", id="words after the answer"),
         pytest.param("so</think>\n<answer>1</answer><|im_end|>done", id="words after the end of turn"),
-        pytest.param("so</think>\n<answer>1</answer><|im_end|><|im_end|>", id="end of turn twice"),
         pytest.param("so\n<answer>1</answer>\n</think>", id="wrong order"),
         pytest.param("so</Think>\n<Answer>1</Answer>", id="other case"),
         pytest.param("so</think>\n\0<answer>1</answer>", id="NUL between the blocks"),
@@ -306,14 +459,77 @@ def test_format_refused(completion: str) -> None:
 
 
 def test_format_agrees_with_its_definition_on_every_short_sequence() -> None:
-    """All sequences of up to 5 pieces, against the definition spelled out over pieces instead of characters."""
-    pieces = ["a", "\n", "</think>", "<answer>", "</answer>"]
-    for length in range(6):
-        for sequence in product(pieces, repeat=length):
-            tags = [piece for piece in sequence if "<" in piece]
-            spans = "".join("T" if piece in tags else piece for piece in sequence).split("T")
-            expected = tags == pieces[2:] and not spans[1].strip() and not spans[3].strip()
+    """All sequences of up to 6 pieces, against the definition spelled out over pieces instead of characters."""
+    letters = {"a": "a", "\n": "_", "<think>": "T", "</think>": "t", "<answer>": "O", "</answer>": "C", "<eos>": "E"}
+    definition = re.compile(r"[a_OCE]*t_*O[a_E]*C[_E]*")
+    accepted = 0
+    for length in range(7):
+        for sequence in product(letters, repeat=length):
+            expected = definition.fullmatch("".join(letters[piece] for piece in sequence)) is not None
             assert judge_format("".join(sequence)) == expected, sequence
+            accepted += expected
+    assert accepted > 100
+
+
+def test_the_tokenizer_at_hand_may_declare_end_tokens() -> None:
+    completion = "so</think>\n<answer>1</answer><STOP> <STOP2></s>"
+    assert not judge_format(completion, ["<STOP>"])
+    assert judge_format(completion, ["<STOP>", "<STOP2>"])
+    assert judge_format(completion, {"<STOP>": 0, "<STOP2>": 1, "": 2})
+    assert not judge_format("so</think>\n<answer>1</answer>a.c", ["a+c", "abc"])  # no patterns
+    assert judge_format("so</think>\n<answer>1</answer>EN END EN", ["EN", "END"])
+    assert format_reward_func([completion], [1], end_tokens=["<STOP>", "<STOP2>"]) == [1.0]
+
+
+# Families of the contract, and the end of a turn as their published templates or configurations write it.
+FAMILIES = {
+    "Qwen": "<|im_end|>",
+    "Llama 2": "</s>",
+    "Llama 3": "<|eot_id|>",
+    "Llama 4": "<|eot|>",
+    "Gemma 1 to 3": "<end_of_turn>",
+    "Gemma 4": "<turn|>",
+    "Mistral": "</s>",
+    "Phi 3": "<|end|>",
+    "Phi 4": "<|im_end|>",
+    "DeepSeek": "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "GLM 4": "<|user|>",
+    "Cohere": "<|END_OF_TURN_TOKEN|>",
+}
+
+
+@pytest.mark.parametrize("token", FAMILIES.values(), ids=FAMILIES.keys())
+def test_the_end_of_a_turn_in_todays_families(token: str) -> None:
+    assert judge_format(f"so</think>\n<answer>1</answer>{token}")
+
+
+TRL_TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+
+
+@pytest.mark.parametrize("template", TRL_TEMPLATES, ids=lambda path: path.stem)
+def test_the_end_of_a_turn_in_every_template_that_trl_ships(template: Path) -> None:
+    """Real templates, rendered: what each writes after the assistant's words is no break of the format."""
+    end = written_after_an_answer(template.read_text(encoding="utf-8"))
+    assert judge_format(f"so</think>\n<answer>1</answer>{end}"), end
+
+
+def written_after_an_answer(template: str) -> str:
+    """What a chat template ends the assistant's turn with; the multimodal ones take a list of parts only."""
+    rendered = ""
+    for words in (str, lambda text: [{"type": "text", "text": text}]):
+        turns = [{"role": "user", "content": words("Q")}, {"role": "assistant", "content": words("WORDS")}]
+        try:
+            result: Any = render_jinja_template(
+                [turns], chat_template=template, bos_token="", eos_token="<|endoftext|>"
+            )
+        except UndefinedError:
+            continue
+        rendered = result[0][0]
+        if "WORDS" in rendered:
+            break
+    _, words_found, end = rendered.rpartition("WORDS")
+    assert words_found, f"the template does not write the assistant's words: {rendered!r}"
+    return end
 
 
 # --- any text --------------------------------------------------------------------------------------------------------
