@@ -13,11 +13,16 @@ import yaml
 from mini_r1.run_records import Progress, Record, Result, is_finite
 
 NOT_SET = "not set"
+NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of "How it was run"; `form` is "text", "code" (a command) or "block" (lines, as of a recipe)."""
+    """One line of "How it was run".
+
+    Attributes:
+        form: "text", "code" (a command), "block" (lines, as of a recipe) or "folded" (a long block, closed at first).
+    """
 
     label: str
     value: str
@@ -36,11 +41,12 @@ def facts(progress: Progress, run: Record, results: Sequence[Result]) -> list[Fa
         "seconds": lambda value: Fact("wall-clock time", duration(value) if is_finite(value) else in_words(value)),
         "seed": lambda value: Fact("seed", in_words(value)),
         "versions": lambda value: Fact("versions", in_words(value)),
-        "recipe": _recipe,
+        "recipe": lambda value: _block("recipe, with what the command line set", value, "block"),
+        "settings": lambda value: _block("every setting, defaults included", value, "folded"),
     }
-    told = [known[key](run[key]) for key in known if run.get(key) is not None]
+    told = [known[key](run[key]) for key in known if run.get(key) not in NOTHING]
     told.insert(min(1, len(told)), Fact("steps", steps_in_words(progress)))
-    others = [key for key in run if key not in known and key != "steps" and run[key] is not None]
+    others = [key for key in run if key not in known and key != "steps" and run[key] not in NOTHING]
     told += [Fact(key.replace("_", " "), in_words(run[key])) for key in others]
     return told + _evaluation(results)
 
@@ -56,10 +62,8 @@ def _evaluation(results: Sequence[Result]) -> list[Fact]:
     return told + ([Fact("evaluation time", " and ".join(seconds))] if seconds else [])
 
 
-def _recipe(value: Any) -> Fact:
-    if not isinstance(value, Mapping) or not value:
-        return Fact("recipe", in_words(value))
-    return Fact("recipe, with what the command line set", as_yaml(value), "block")
+def _block(label: str, value: Any, form: str) -> Fact:
+    return Fact(label, as_yaml(value), form) if isinstance(value, Mapping) else Fact(label, in_words(value))
 
 
 def as_yaml(value: Any) -> str:
