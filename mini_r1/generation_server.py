@@ -29,6 +29,7 @@ from tqdm import tqdm
 from trl import GRPOConfig, ModelConfig
 from urllib3.util.retry import Retry
 
+from mini_r1 import guardian
 from mini_r1.failures import tell
 from mini_r1.guardian import GRACE_SECONDS
 from mini_r1.machine import generation_kind, server_gpus
@@ -164,7 +165,7 @@ class GenerationServer:
         with self.plan.log.open("a", encoding="utf-8") as log:
             print(f"$ {shlex.join(command)}", file=log, flush=True)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mini_r1.guardian", str(os.getpid()), *command],
+                [sys.executable, "-I", guardian.__file__, str(os.getpid()), *command],  # wherever mini_r1 lies
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""Runs one command for a parent and ends it with the parent, however that dies: `python -m mini_r1.guardian PID CMD`.
+"""Runs one command for a parent and ends it with the parent, however that dies: `python -I guardian.py PID CMD`.
 
 A trainer that is killed with SIGKILL can't stop its generation server, and a server without a trainer holds a GPU for
 ever. This process outlives the trainer by a second: it sees that its parent has changed, and ends the whole group of

@@ -11,6 +11,9 @@ import logging
 import secrets
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
 

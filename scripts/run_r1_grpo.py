@@ -13,6 +13,9 @@ Plan for 3 + 1 GPUs:    ... --config receipes/grpo-qwen-2.5-3b-deepseek-r1-count
 import logging
 import sys
 import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
 

@@ -11,7 +11,11 @@ import argparse
 import dataclasses
 import os
 import shlex
+import sys
+from pathlib import Path
 from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
 
