@@ -1,17 +1,20 @@
 """Serve vLLM for a run whose training is on other machines: slurm/run_r1_grpo.slurm calls it on the node kept for that.
 
 It becomes the server that the run would start itself on one machine, but at an address that the others can reach, and
-on all GPUs that it sees.
+on all GPUs that it sees. It has no password: whoever reaches that address can use it.
 
-python scripts/serve_vllm.py --config receipes/NAME.yaml --host node2 --port 8000
-python scripts/run_r1_grpo.py --config receipes/NAME.yaml --vllm_server_base_url http://node2:8000
+python scripts/serve_vllm.py --config receipes/NAME.yaml --host 10.0.0.2 --port 8000
+python scripts/run_r1_grpo.py --config receipes/NAME.yaml --vllm_server_base_url http://10.0.0.2:8000
 """
 
 import argparse
 import dataclasses
+import ipaddress
 import os
 import shlex
+import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +24,35 @@ from mini_r1.failures import in_words
 
 with in_words():
     from mini_r1.generation_server import plan_server
+    from mini_r1.machine import visible_gpus
+    from mini_r1.problems import UserError
     from mini_r1.recipe import read_recipe
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address at which the other machines would not find the server.
+
+    Debian and Ubuntu let a machine's own name stand for 127.0.1.1 (/etc/hosts), which only that machine can reach.
+
+    Raises:
+        UserError: for a name without an address, one of loopback, another machine's, or a port that is taken.
+    """
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"the server can't listen at --host {host} --port {port}: {error}. Give an address of this machine "
+            "(hostname -I lists them) and a free port from 1024 to 65535"
+        ) from error
+    address = str(place[0])
+    if ipaddress.ip_address(address).is_loopback and host not in (address, "localhost"):
+        raise UserError(
+            f"--host {host} is {address} on this machine (/etc/hosts), which no other machine can reach. Give the "
+            "address that the others use (hostname -I lists this machine's)"
+        )
 
 
 def main() -> NoReturn:
@@ -30,8 +61,12 @@ def main() -> NoReturn:
     parser.add_argument("--host", required=True, help="name or address of this machine for the others")
     parser.add_argument("--port", required=True, type=int, help="of its HTTP interface")
     address, recipe = parser.parse_known_args()
+    if find_spec("vllm") is None:
+        raise UserError("vLLM is not installed in this Python. Run: pip install -r requirements-gpu.txt")
+    check_address(address.host, address.port)
     script, training, model = read_recipe(recipe)  # GRPOConfig itself would want the other processes
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [gpu.id for gpu in visible_gpus()] if chosen is None else [gpu for gpu in chosen.split(",") if gpu]
     plan = plan_server(script, training, model, gpus)
     plan = dataclasses.replace(plan, host=address.host, port=address.port)
     command = plan.command()

@@ -1,8 +1,8 @@
 """A real SLURM cluster on one machine, for tests: munged, slurmctld and two slurmd, started in under a second.
 
-Nodes are named by addresses of the loopback network, so that their names resolve everywhere. As root, each node gets a
-host name and a PID namespace of its own; killing that ends every process of its jobs, orphans too. GPUs are links to
-/dev/null: SLURM counts and hands them out like real ones.
+As root, each node gets a host name, an /etc/hosts and a PID namespace of its own: killing that ends every process of
+its jobs, orphans too. In that /etc/hosts a node's own name stands for 127.0.1.1, as Debian and Ubuntu have it. Without
+root, nodes are named by their addresses. GPUs are links to /dev/null: SLURM counts and hands them out like real ones.
 """
 
 import contextlib
@@ -18,7 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
-NODES = ("127.0.0.11", "127.0.0.12")
+ADDRESSES = ("127.0.0.11", "127.0.0.12")
+IS_ROOT = os.geteuid() == 0
+NODES = ("node0", "node1") if IS_ROOT else ADDRESSES
 GPUS = 4  # per node
 LIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"}
 CREDENTIAL_SECONDS = 5  # SLURM waits as long before it starts a requeued job again; its default is two minutes
@@ -50,7 +52,8 @@ EnforcePartLimits=ALL
 ReturnToService=2
 KillWait=10
 GresTypes=gpu
-NodeName=127.0.0.[11-12] Port=[{first_node_port}-{last_node_port}] CPUs=64 RealMemory=512000 Gres=gpu:{gpus}
+NodeName=DEFAULT CPUs=64 RealMemory=512000 Gres=gpu:{gpus}
+NodeName={nodes} NodeAddr={addresses} Port=[{first_node_port}-{last_node_port}]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 Job = dict[str, str]  # what `scontrol show job` says of it
@@ -91,9 +94,10 @@ class Cluster:
         for number, node in enumerate(NODES):
             (self.folder / f"spool.{node}").mkdir()
             command = ["slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf")]
-            if os.geteuid() == 0:
-                isolate = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-                command = [*isolate, "sh", "-c", f'hostname node{number}; exec "$@"', "sh", *command]
+            if IS_ROOT:
+                isolate = ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+                setup = f'mount --bind "{self._write_hosts(number)}" /etc/hosts; hostname {node}; exec "$@"'
+                command = [*isolate, "sh", "-c", setup, "sh", *command]
             self._daemon(f"slurmd.{node}", *command)
         self._wait_for(lambda: self.run("sinfo", "-hN", "-o", "%T", check=False).split() == ["idle"] * len(NODES), 30)
 
@@ -144,6 +148,13 @@ class Cluster:
                 raise TimeoutError(f"waited {timeout:.0f} s for {what}: {self.run('scontrol', 'show', 'job')}")
             time.sleep(0.2)
 
+    def _write_hosts(self, number: int) -> Path:
+        """The /etc/hosts of a node."""
+        path = self.folder / f"hosts.{number}"
+        others = [f"{address} {node}" for node, address in zip(NODES, ADDRESSES, strict=True) if node != NODES[number]]
+        path.write_text("\n".join(["127.0.0.1 localhost", f"127.0.1.1 {NODES[number]}", *others, ""]))
+        return path
+
     def _write_configuration(self, port: int) -> None:
         folder = self.folder
         (folder / "state").mkdir()
@@ -154,6 +165,8 @@ class Cluster:
             user=USER,
             folder=folder,
             port=port,
+            nodes=",".join(NODES),
+            addresses=",".join(ADDRESSES),
             first_node_port=port + 1,
             last_node_port=port + 2,
             gpus=GPUS,
