@@ -153,7 +153,7 @@ CAUSES = (
     Cause((), "Too many open files", "too many files are open ({text}). Fix: ulimit -n 65536", (errno.EMFILE,)),
     Cause(("PermissionError",), "", _WRITE, (errno.EROFS, errno.EACCES, errno.EPERM)),
     Cause(("IsADirectoryError", "NotADirectoryError", "FileExistsError"), "", _WRITE),
-    Cause(("FileNotFoundError",), "", "there is no {file} ({reason}). Fix: check the path"),
+    Cause(("FileNotFoundError",), "", "a file or folder is missing ({text}). Fix: check the path"),
 )  # fmt: skip
 
 

@@ -5,9 +5,7 @@ A row is `nums` (list of positive int), `target` (int) and, where known, `diffic
 `split_train_test` holds some out so that no puzzle is ever on both sides.
 """
 
-import csv
 import hashlib
-import json
 import logging
 import operator
 import random
@@ -17,21 +15,27 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_dataset
 
+from mini_r1.problems import UserError
+from mini_r1.puzzle_files import COLUMNS, FILE_ENDINGS, PuzzleError, Row, read_rows, read_saved
 from mini_r1.script_arguments import DEFAULT_DATASET
 from mini_r1.solver import Difficulty, difficulty
 
 logger = logging.getLogger(__name__)
 
 Key: TypeAlias = tuple[tuple[int, ...], int]
-Row: TypeAlias = dict[str, Any]
 
 GENERATED_PREFIX = "generated:"
-FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
-COLUMNS = ("nums", "target")
 _SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
+
+
+class NoPuzzlesError(UserError, FileNotFoundError):
+    """There is no such file or folder, or nothing of use in it."""
+
+
+class HubError(UserError, ConnectionError):
+    """The Hub has no such data set or can't be reached."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ def generate_puzzles(n: int, seed: int, world: World) -> Dataset:
         n rows with the columns nums, target, difficulty.
 
     Raises:
-        ValueError: if `n` is not positive, or the world seems to have fewer than `n` distinct puzzles.
+        PuzzleError: if `n` is not positive, or the world seems to have fewer than `n` distinct puzzles.
     """
     if n < 1:
-        raise ValueError(f"cannot make {n} puzzles: ask for at least 1")
+        raise PuzzleError(f"cannot make {n} puzzles: ask for at least 1")
     rng = random.Random(seed)
     seen: set[Key] = set()
     rows: list[Row] = []
@@ -97,7 +101,7 @@ def generate_puzzles(n: int, seed: int, world: World) -> Dataset:
         if target is None or (key := puzzle_key(nums, target)) in seen:
             misses += 1
             if misses > 10_000 + len(rows):  # so many draws in a row gave nothing new: the world is (nearly) used up
-                raise ValueError(
+                raise PuzzleError(
                     f"found only {len(rows)} distinct puzzles of the {n} asked for (the last {misses} draws gave "
                     f"nothing new): ask for at most {len(rows)}, or widen {world}"
                 )
@@ -171,23 +175,24 @@ def load_countdown(
         rows with the columns nums, target and, where the source has it, difficulty.
 
     Raises:
-        ValueError: for a bad row (which one, what is wrong, how to mend it), an unknown world or split, or a
+        PuzzleError: for a bad row (which one, what is wrong, how to mend it), an unknown world or split, or a
             `revision` for something that is not on the Hub.
-        FileNotFoundError: if something that looks like a local path does not exist.
-        ConnectionError: if the Hub has no such data set or cannot be reached.
+        NoPuzzlesError: if something that looks like a local path does not exist.
+        HubError: if the Hub has no such data set or cannot be reached.
     """
     if max_samples < 1:
-        raise ValueError(f"max_samples is {max_samples}: it has to be at least 1")
-    source, path = dataset_id_or_path, Path(dataset_id_or_path).expanduser()
+        raise PuzzleError(f"max_samples is {max_samples}: it has to be at least 1")
+    source, path = dataset_id_or_path, _as_path(dataset_id_or_path)
     is_generated = source.startswith(GENERATED_PREFIX)
     if revision is not None and (is_generated or _looks_local(source)):
-        raise ValueError(f"revision {revision!r} is for data sets on the Hub, and {source!r} is not one: remove it")
+        raise PuzzleError(f"revision {revision!r} is for data sets on the Hub, and {source!r} is not one: remove it")
     if is_generated:
         return generate_puzzles(max_samples, seed, get_world(source.removeprefix(GENERATED_PREFIX)))
     if not _looks_local(source):
         dataset = _load_from_hub(source, split, revision)
     elif not path.exists():
-        raise FileNotFoundError(f"no file or folder {source!r} (looked in {Path.cwd()}): check the path")
+        fix = "download it first" if "://" in source else "check the path"
+        raise NoPuzzlesError(f"no file or folder {source!r} (looked in {Path.cwd()}): {fix}")
     else:
         dataset = _load_folder(path, split) if path.is_dir() else _load_files([path])
     dataset = validate_puzzles(dataset, source)
@@ -196,14 +201,25 @@ def load_countdown(
     return dataset
 
 
+def _as_path(source: str) -> Path:
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long; a user that is not there; a zero byte
+        raise PuzzleError(f"{source[:100]!r} can't be a path or a data set ({error}): correct it") from error
+    if not source.strip():
+        raise PuzzleError(f"the data set is {source!r}: name a file, a folder, a Hub id or {GENERATED_PREFIX}WORLD")
+    return path
+
+
 def get_world(name: str) -> World:
     """Return a built-in world by name.
 
     Raises:
-        ValueError: naming the worlds there are.
+        PuzzleError: naming the worlds there are.
     """
     if name not in WORLDS:
-        raise ValueError(f"no world {name!r}: choose from {', '.join(WORLDS)}")
+        raise PuzzleError(f"no world {name!r}: choose from {', '.join(WORLDS)}")
     return WORLDS[name]
 
 
@@ -226,7 +242,7 @@ def _load_from_hub(dataset_id: str, split: str, revision: str | None) -> Dataset
     try:
         return load_dataset(dataset_id, split=split, revision=revision)
     except (ConnectionError, FileNotFoundError) as error:  # no network; no such data set
-        raise ConnectionError(
+        raise HubError(
             f"could not load {dataset_id!r} from the Hugging Face Hub ({type(error).__name__}: {error}). Check the "
             f"name and the network, or use '{GENERATED_PREFIX}countdown-3to4', which needs neither"
         ) from error
@@ -234,18 +250,13 @@ def _load_from_hub(dataset_id: str, split: str, revision: str | None) -> Dataset
 
 def _load_folder(folder: Path, split: str) -> Dataset:
     if any((folder / name).exists() for name in ("dataset_dict.json", "state.json")):
-        loaded = load_from_disk(str(folder))
-        if isinstance(loaded, DatasetDict):
-            if split not in loaded:
-                raise ValueError(f"{folder} has no split {split!r}, only {', '.join(loaded)}")
-            return loaded[split]
-        return loaded
+        return read_saved(folder, split)
     files = sorted(f for f in [*folder.glob("*"), *folder.glob("data/*")] if f.suffix.lower() in FILE_ENDINGS)
     stems = {file: file.stem.lower().replace("_", "-").replace(".", "-").split("-")[0] for file in files}
     if any(stem in (split, *_SPLIT_NAMES) for stem in stems.values()):
         files = [file for file, stem in stems.items() if stem == split]
     if not files:
-        raise FileNotFoundError(
+        raise NoPuzzlesError(
             f"{folder} holds no puzzles for the split {split!r}: it should be made by save_to_disk, or hold files "
             f"ending in {', '.join(FILE_ENDINGS)}; found {sorted(path.name for path in folder.iterdir())}"
         )
@@ -253,51 +264,13 @@ def _load_folder(folder: Path, split: str) -> Dataset:
 
 
 def _load_files(files: Sequence[Path]) -> Dataset:
-    rows = [row for file in files for row in _read_rows(file)]
+    rows = []
+    for file in files:
+        rows += _check_rows(read_rows(file), str(file))
     if not rows:
-        raise ValueError(f"no rows in {', '.join(map(str, files))}")
-    rows = _check_rows(rows, ", ".join(map(str, files)))
+        raise PuzzleError(f"no rows in {', '.join(map(str, files))}. Fix: it needs a puzzle in each row")
     columns = [*COLUMNS, *(["difficulty"] if any(row.get("difficulty") for row in rows) else [])]
     return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
-
-
-def _read_rows(file: Path) -> list[Any]:
-    """Read one file into rows by hand, so that a bad row can be named; Arrow's readers give up on the whole file."""
-    ending = file.suffix.lower()
-    if ending == ".parquet":
-        rows: list[Any] = pq.read_table(file).to_pylist()
-        return rows
-    if ending == ".csv":
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return [_parse_csv_row(row) for row in csv.DictReader(stream)]
-    if ending not in FILE_ENDINGS:
-        raise ValueError(f"{file} is not one of {', '.join(FILE_ENDINGS)}")
-    text = file.read_text(encoding="utf-8-sig")
-    try:
-        if ending == ".json" and text.lstrip().startswith("["):
-            return list(json.loads(text))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not {'JSON' if ending == '.json' else 'JSON lines'}: {error}") from None
-
-
-def _parse_csv_row(row: Row) -> Row:
-    """Turn the text of a CSV row into ints where it is ints; anything else is left for the check to complain about."""
-    nums = str(row.get("nums", "")).strip()
-    if nums.startswith("[") and nums.endswith("]"):
-        nums = nums[1:-1]
-    parsed = {
-        "nums": _parse_json(f"[{nums if ',' in nums else ','.join(nums.split())}]"),
-        "target": _parse_json(row.get("target")),
-    }
-    return row | {column: value for column, value in parsed.items() if column in row and value is not None}
-
-
-def _parse_json(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return None
 
 
 # --- checking ------------------------------------------------------------------------------------------------------
@@ -307,14 +280,14 @@ def validate_puzzles(dataset: Dataset, source: str = "the data set") -> Dataset:
     """Return `dataset` with only the columns nums, target and difficulty (where there is one), all rows checked.
 
     Raises:
-        ValueError: at the first bad row: its index, the column, the value found, what is allowed, and the fix.
+        PuzzleError: at the first bad row: its index, the column, the value found, what is allowed, and the fix.
     """
     if missing := [column for column in COLUMNS if column not in dataset.column_names]:
-        raise ValueError(_missing_column(source, missing, dataset.column_names))
+        raise PuzzleError(_missing_column(source, missing, dataset.column_names))
     dataset = dataset.select_columns([name for name in (*COLUMNS, "difficulty") if name in dataset.column_names])
     nums, targets = dataset["nums"][:], dataset["target"][:]
     if not targets:
-        raise ValueError(f"{source}: no rows")
+        raise PuzzleError(f"{source}: no rows")
     _check_rows([{"nums": n, "target": t} for n, t in zip(nums, targets, strict=True)], source)
     return dataset
 
@@ -331,25 +304,41 @@ def _check_rows(rows: list[Any], source: str) -> list[Row]:
     """Return the rows, or raise ValueError for the first one that is not a puzzle."""
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise ValueError(f'{source}, row {index}: found {row!r}. Allowed: {{"nums": [1, 2, 3], "target": 6}}')
+            raise PuzzleError(
+                f'{source}, row {index}: found {_shown(row)}. Allowed: {{"nums": [1, 2, 3], "target": 6}}'
+            )
         if missing := [column for column in COLUMNS if column not in row]:
-            raise ValueError(_missing_column(source, missing, row, index))
+            raise PuzzleError(_missing_column(source, missing, row, index))
         nums, target = row["nums"], row["target"]
         if not isinstance(nums, list) or not nums or not all(_is_int(number) and number > 0 for number in nums):
-            raise ValueError(
-                f"{source}, row {index}, column 'nums': found {nums!r}. Allowed: a list of one or more positive "
+            raise PuzzleError(
+                f"{source}, row {index}, column 'nums': found {_shown(nums)}. Allowed: a list of one or more positive "
                 f"integers, like [1, 2, 3]. Fix: correct or remove the row"
             )
         if not _is_int(target):
-            raise ValueError(
-                f"{source}, row {index}, column 'target': found {target!r}. Allowed: an integer, like 24. "
+            raise PuzzleError(
+                f"{source}, row {index}, column 'target': found {_shown(target)}. Allowed: an integer, like 24. "
                 f"Fix: correct or remove the row"
+            )
+        if not _is_label(row.get("difficulty")):
+            raise PuzzleError(
+                f"{source}, row {index}, column 'difficulty': found {row['difficulty']!r}. Allowed: a text, like "
+                f"'easy'. Fix: correct it, or remove the column"
             )
     return rows
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63  # what an Arrow column holds
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _is_label(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.isprintable())
 
 
 # --- holding out ---------------------------------------------------------------------------------------------------
@@ -373,14 +362,14 @@ def split_train_test(dataset: Dataset, test_size: float = 0.1, seed: int = 42) -
         the splits "train" and "test", rows in their order in `dataset`.
 
     Raises:
-        ValueError: if `test_size` is not between 0 and 1, or there are fewer than two distinct puzzles.
+        PuzzleError: if `test_size` is not between 0 and 1, or there are fewer than two distinct puzzles.
     """
     if not 0 < test_size < 1:
-        raise ValueError(f"test_size is {test_size}: it has to be a share between 0 and 1, like 0.1")
+        raise PuzzleError(f"test_size is {test_size}: it has to be a share between 0 and 1, like 0.1")
     keys = [puzzle_key(nums, target) for nums, target in zip(dataset["nums"], dataset["target"], strict=True)]
     distinct = sorted(set(keys), key=lambda key: (_hash(key, seed), key))
     if len(distinct) < 2:
-        raise ValueError(f"a split needs at least 2 distinct puzzles, not {len(distinct)}")
+        raise PuzzleError(f"a split needs at least 2 distinct puzzles, not {len(distinct)}")
     n_test = min(max(round(test_size * len(distinct)), 1), len(distinct) - 1)
     held_out = set(distinct[:n_test])
     sides: dict[str, list[int]] = {"train": [], "test": []}

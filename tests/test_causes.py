@@ -49,7 +49,7 @@ def wrapped(inner: BaseException, outer: BaseException) -> BaseException:
         (lambda: httpx.Client(proxy="gopher://127.0.0.1:1"), "proxy or Hub address is not usable"),
         (lambda: httpx.get("nonsense"), "proxy or Hub address is not usable"),
         (lambda: __import__("bitsandbytes.nn.no_such"), "the Python package bitsandbytes is missing"),
-        (lambda: Path("/no/such/file").read_text(encoding="utf-8"), "there is no /no/such/file"),
+        (lambda: Path("/no/such/file").read_text(encoding="utf-8"), "a file or folder is missing"),
         (lambda: Path("/").write_text("x", encoding="utf-8"), "/ can't be used"),
         (lambda: b"\xff".decode(), "not UTF-8"),
     ],

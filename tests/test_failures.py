@@ -47,7 +47,7 @@ def run_program(body: str, **environment: str) -> "subprocess.CompletedProcess[s
         ("raise KeyError('x')", 2, "error: KeyError: 'x' (full traceback: "),
         ("raise RuntimeError", 2, "error: RuntimeError: RuntimeError (full traceback: "),
         ("raise UnicodeEncodeError('ascii', 'x', 0, 1, 'no')", 2, "error: UnicodeEncodeError"),
-        ("open('/no/such/file')", 2, "error: there is no /no/such/file"),
+        ("open('/no/such/file')", 2, "error: a file or folder is missing ([Errno 2]"),
         ("work_begins(); raise UserError('late')", 1, "error: late (full traceback: "),
         ("f = lambda: f(); f()", 2, "error: something is nested too deeply"),
         ("raise UserError('--api-key sk-abcdefghijklmnop of hf_abcdefghijklmnop')", 2, "error: --api-key"),
