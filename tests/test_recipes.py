@@ -1,9 +1,13 @@
 """Every recipe and accelerate configuration in the repo: accepted by the real parsers, and as its header says."""
 
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from trl import GRPOConfig, ModelConfig
 
 from conftest import ROOT
 from mini_r1.batch_plan import plan_batches
@@ -69,9 +73,74 @@ def test_the_originals_hyperparameters() -> None:
     assert (training.beta, training.num_generations, training.max_steps) == (0.001, 8, 450)
     assert (script.max_prompt_length, training.max_completion_length) == (256, 1024)
     assert (training.save_steps, training.seed, training.report_to) == (25, 42, ["tensorboard"])
-    assert (training.push_to_hub, training.hub_strategy) == (True, "every_save")
     assert training.use_vllm
     assert training.vllm_mode == "server"
+
+
+# --- the original against TRL's defaults, then and now ---------------------------------------------------------------
+
+THEN = yaml.safe_load((ROOT / "tests" / "trl_0_14.yaml").read_text())
+
+
+def defaults_of_today() -> dict[str, Any]:
+    """The default of each key of a recipe that is TRL's or transformers'."""
+    made = {}
+    for field in [*fields(GRPOConfig), *fields(ModelConfig)]:
+        made[field.name] = field.default_factory() if field.default_factory is not MISSING else field.default
+    return made
+
+
+def test_every_default_that_differs_from_that_of_trl_0_14_is_decided() -> None:
+    """A new pin of TRL or transformers that changes a default, or adds a key, fails here until somebody has looked."""
+    missing = object()
+    today = defaults_of_today()
+    differing = {key for key, value in today.items() if THEN["defaults"].get(key, missing) != value}
+    decided = [*THEN["written_out"], *THEN["own_value"], *THEN["same_result"]]
+    assert sorted(decided) == sorted(differing)
+    assert all(THEN["same_result"].values())
+
+
+def test_the_original_writes_out_what_has_changed() -> None:
+    written = yaml.safe_load(ORIGINAL.read_text())
+    for key, value in THEN["written_out"].items():
+        assert (key, written.get(key)) == (key, value)
+    assert set(THEN["own_value"]) <= written.keys()
+
+
+def test_what_the_table_calls_off_is_off_in_the_original() -> None:
+    """Most reasons in the table say "off, as then": the recipe sets none of those keys, nor what they hang on."""
+    written = yaml.safe_load(ORIGINAL.read_text())
+    assert not written.keys() & THEN["same_result"].keys()
+    _, training, _ = read_recipe(["--config", str(ORIGINAL)])
+    assert training.num_iterations == 1
+    assert training.steps_per_generation in (None, training.gradient_accumulation_steps)
+
+
+# --- every recipe ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_no_recipe_needs_an_account(path: Path) -> None:
+    _, training, _ = read_recipe(["--config", str(path)])
+    assert not training.push_to_hub
+    assert training.report_to in ("tensorboard", ["tensorboard"], "none")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_with_vllm_says_how_its_samples_are_weighted(path: Path) -> None:
+    """TRL's default drops completions that are merely long; a recipe has to choose, and to say why."""
+    written = yaml.safe_load(path.read_text())
+    if not written.get("use_vllm"):
+        return
+    if written.get("vllm_importance_sampling_correction", True):
+        assert written["vllm_importance_sampling_mode"] == "token_truncate"
+        assert written["vllm_importance_sampling_clip_max"] == 2.0
+        assert "modern recipe" in path.read_text() or "trl#4772" in path.read_text()
+    else:
+        assert path == ORIGINAL
+
+
+# --- configurations of accelerate ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
