@@ -12,6 +12,11 @@ from trl import GRPOConfig
 
 from mini_r1.problems import Problem
 
+BATCH_KEYS = {
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations", "steps_per_generation"),
+    *("generation_batch_size", "per_device_eval_batch_size", "num_generations_eval"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
@@ -71,21 +76,10 @@ def plan_batches(training: GRPOConfig, processes: int) -> tuple[BatchPlan, list[
     """Return the plan and every rule that it breaks, each with the nearest values that keep it.
 
     Args:
-        training: read with `read_recipe`; its values may still be invalid.
+        training: read with `read_recipe`; each value is in its range (`mini_r1.value_ranges`).
         processes: training processes.
     """
     per_device, generations = training.per_device_train_batch_size, int(training.num_generations or 0)
-    problems = [
-        Problem(name, value, f"a whole number of at least {least}", f"set {name}: {least} or more")
-        for name, value, least in (
-            ("per_device_train_batch_size", per_device, 1),
-            ("gradient_accumulation_steps", training.gradient_accumulation_steps, 1),
-            ("num_generations", generations, 2),
-        )
-        if value < least
-    ]
-    if problems:
-        return BatchPlan(processes, max(per_device, 1), 1, max(generations, 1), 1), problems
     steps, problem = _steps_per_generation(training, processes)
     plan = BatchPlan(processes, per_device, training.gradient_accumulation_steps, generations, steps)
     checks = [problem, _check_groups(plan), _check_evaluation(training, processes)]

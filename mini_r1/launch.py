@@ -80,7 +80,7 @@ def read_launch(environ: Mapping[str, str], deepspeed: str | dict[str, Any] | No
         deepspeed: the recipe's own DeepSpeed configuration (path or dict), which goes before the launcher's.
 
     Raises:
-        FileNotFoundError, ValueError: if a DeepSpeed configuration file is missing or no JSON.
+        UserError: if a DeepSpeed configuration file is missing or no JSON.
     """
     processes = int(environ.get("WORLD_SIZE", 1))
     place = Launch(
@@ -115,7 +115,13 @@ def _is_true(environ: Mapping[str, str], name: str, default: str = "false") -> b
 
 def _with_deepspeed_config(place: Launch, config: str | dict[str, Any]) -> Launch:
     if isinstance(config, str):
-        config = dict(json.loads(config if config.lstrip().startswith("{") else Path(config).read_text()))
+        try:
+            config = dict(json.loads(config if config.lstrip().startswith("{") else Path(config).read_text()))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"it is no JSON ({error})"
+            raise UserError(
+                f"the DeepSpeed configuration {config} can't be read: {reason}. Correct its path"
+            ) from error
     zero = config.get("zero_optimization", {})
     return replace(
         place,

@@ -22,6 +22,10 @@ GpuIds = str | list[str] | None  # as a recipe gives them: "2,3", ["2", "3"], or
 Generation = Literal["own server", "other server", "colocate", "transformers"]
 
 
+# What this process saw before `use_training_gpu`, by the value that that gave to CUDA_VISIBLE_DEVICES.
+_BEFORE: dict[str, list["Gpu"]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU: `id` as CUDA_VISIBLE_DEVICES names it, memory in bytes (0 if unknown)."""
@@ -68,6 +72,8 @@ def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
     """
     installed = _installed_gpus()
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
+    if environ is os.environ and wanted in _BEFORE:
+        return list(_BEFORE[wanted])
     if wanted is None:
         return [Gpu(str(index), name, memory) for index, (_, name, memory) in enumerate(installed)]
     visible: list[Gpu] = []
@@ -150,6 +156,42 @@ def server_gpus(training: GRPOConfig, vllm_gpus: GpuIds) -> list[str]:
     launch = read_launch(os.environ, training.deepspeed)
     assignment, _ = assign_gpus(visible_gpus(), launch, generation_kind(training), vllm_gpus)  # preflight has checked
     return [gpu.id for gpu in assignment.generation]
+
+
+def use_training_gpu(training: GRPOConfig, vllm_gpus: GpuIds) -> str | None:
+    """Show a process that trains alone only the GPU that it trains on; to be called before CUDA is touched.
+
+    transformers would spread the model over all visible GPUs with nn.DataParallel, which GRPOTrainer refuses. The GPUs
+    of the generation server stay known to `server_gpus`.
+
+    Returns:
+        a line on GPUs that nobody uses; None if all are in use.
+    """
+    if not uses_gpus(training):
+        return None
+    launch, visible, kind = read_launch(os.environ, training.deepspeed), visible_gpus(), generation_kind(training)
+    if launch.processes > 1 or len(visible) < 2:
+        return None
+    assignment, _ = assign_gpus(visible, launch, kind, vllm_gpus)
+    (gpu,) = assignment.training
+    _BEFORE[gpu.id] = visible
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu.id
+    return idle_gpus(visible, assignment, launch, kind)
+
+
+def idle_gpus(visible: Sequence[Gpu], assignment: Assignment, launch: Launch, kind: Generation) -> str | None:
+    """What to say of GPUs that a single process leaves idle, with the launch that would use them."""
+    idle = [gpu.id for gpu in visible if gpu not in (*assignment.training, *assignment.generation)]
+    if launch.processes > 1 or not idle or not assignment.training:
+        return None
+    config = "deepspeed_zero3" if kind == "own server" else "ddp"
+    command = (
+        f"accelerate launch --num_processes {1 + len(idle)} --config_file configs/accelerate_configs/{config}.yaml"
+    )
+    return (
+        f"one process trains on one GPU, {assignment.training[0].id}; idle: {','.join(idle)}. To train on "
+        f"{1 + len(idle)}: {command} scripts/run_r1_grpo.py with the same arguments"
+    )
 
 
 def machine_memory() -> int:

@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig
 
-from mini_r1.batch_plan import BatchPlan, plan_batches
+from mini_r1.batch_plan import BATCH_KEYS, BatchPlan, plan_batches
 from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
 from mini_r1.countdown import GENERATED_PREFIX, load_countdown
 from mini_r1.hub_access import check_hub_access, offline_if_unreachable, uses_hub
@@ -29,6 +29,7 @@ from mini_r1.machine import (
     generation_gpu_ids,
     generation_kind,
     gpus_needed,
+    idle_gpus,
     machine_memory,
     uses_gpus,
     visible_gpus,
@@ -38,6 +39,8 @@ from mini_r1.model_shape import ModelShape, load_config, measure_shape
 from mini_r1.problems import Problem, UserError
 from mini_r1.prompts import ASSISTANT_PREFILL, build_prompts
 from mini_r1.recipe import ScriptArguments, attention_implementation, load_tokenizer
+from mini_r1.rehearsal import rehearse
+from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
 
 DEFAULT_GPU_GB = 80.0
 PROMPTS_LOOKED_AT = 256
@@ -116,8 +119,11 @@ def check_run(
     model: ModelConfig,
     environ: Mapping[str, str] = os.environ,
 ) -> Report:
-    """Check a recipe (read with `read_recipe` or parsed) against this launch and this machine."""
+    """Check a recipe, read with `read_recipe`, against this launch and this machine."""
     report = Report()
+    report.problems += [*check_values(script, training, model), *check_reward_weights(training)]
+    # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
+    script, training, model = with_defaults(report.problems, script, training, model)
     launch = read_launch(environ, training.deepspeed)
     visible = visible_gpus(environ) if uses_gpus(training) else []
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
@@ -142,9 +148,12 @@ def check_run(
 
 
 def _check_batches(plan: Plan, report: Report) -> BatchPlan:
+    """The arithmetic of a step, and what else TRL's GRPOConfig refuses; not of sizes that are bad by themselves."""
     batches, problems = plan_batches(plan.training, plan.launch.processes)
-    report.problems += problems
     report.sections.append(("Batch", batches.rows()))
+    if not {problem.name for problem in report.problems} & BATCH_KEYS:
+        refused = None if problems else rehearse(plan.training, plan.launch.processes)
+        report.problems += [*problems, *([refused] if refused else [])]
     return batches
 
 
@@ -161,6 +170,8 @@ def _check_gpus(plan: Plan, report: Report) -> None:
         report.notes.append(f"the run needs {_count(needed)}; this machine has none: planning for another one")
     else:
         report.problems += problems
+        if idle := idle_gpus(plan.visible, assignment, plan.launch, plan.generation):
+            report.notes.append(idle)
     rows = [
         ("launch", plan.launch.describe()),
         ("generation", _generation(plan, generation)),

@@ -4,6 +4,7 @@ Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArgumen
 `--key value`, `--key=value`, `--flag` or `--no_flag`, with `-` or `_` inside a key.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,15 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig
 
+from mini_r1.machine import use_training_gpu
+from mini_r1.recipe_help import show_help_if_asked
 from mini_r1.recipe_keys import keys_of, read_value, unknown_key
 from mini_r1.recipe_text import RecipeError as RecipeError
 from mini_r1.recipe_text import Written, read_written
 from mini_r1.script_arguments import ScriptArguments as ScriptArguments
 from mini_r1.value_ranges import check_values
+
+logger = logging.getLogger(__name__)
 
 Recipe = tuple[ScriptArguments, GRPOConfig, ModelConfig]
 KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
@@ -33,8 +38,11 @@ def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
         RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type or out of range.
     """
     values = read_values(arguments)
-    if problems := check_values(*_build(values, _Values)):
+    script, training, model = _build(values, _Values)
+    if problems := check_values(script, training, model):
         raise RecipeError("\n".join(map(str, problems)))
+    if note := use_training_gpu(training, script.vllm_gpus):
+        logger.warning(note)
     return _build(values, GRPOConfig)
 
 
@@ -63,6 +71,7 @@ def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         RecipeError: for all unknown keys, else for all values of the wrong type.
     """
     words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+    show_help_if_asked(words)
     written = {name: value for item in read_written(words, KEYS).items() for name, value in [_negated(*item)]}
     unknown = [unknown_key(name, KEYS, value.where) for name, value in written.items() if name not in KEYS]
     if unknown:

@@ -51,9 +51,11 @@ FORMER_KEYS = {
     "warmup_ratio": "write warmup_steps with the same number: below 1 it is a share of all steps",
     "env": "a recipe sets no environment variables: export them in the shell, as in `export NCCL_DEBUG=INFO`",
 }
-# What TRL and transformers take beyond the types that they declare.
-WIDER: dict[str, Any] = {
+# Where TRL and transformers take more, or in fact need more, than the types that they declare.
+TYPES: dict[str, Any] = {
     "fsdp": bool | str | list[str] | None,
+    "max_completion_length": int,
+    "num_generations": int,
     "resume_from_checkpoint": bool | str | None,
     "scale_rewards": bool | Literal["group", "batch", "none"],
 }
@@ -90,7 +92,7 @@ def keys_of(*classes: type) -> dict[str, Key]:
                 factory = field.default_factory
                 default = field.default if factory is dataclasses.MISSING else factory()
                 note = " ".join(str(field.metadata.get("help", "")).split())
-                hint = WIDER.get(field.name, hints[field.name])
+                hint = TYPES.get(field.name, hints[field.name])
                 choices = tuple(field.metadata.get("choices", ()))
                 found[field.name] = Key(field.name, _members(hint, choices), default, note)
     return found

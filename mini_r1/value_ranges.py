@@ -4,9 +4,10 @@ TRL and transformers check few of these. What they let through trains on noise o
 minutes of loading, so a value outside its range is refused before anything is loaded.
 """
 
+import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,25 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
     ]
     together = (_check_precision(training), _check_losses(training), _check_output(training, model))
     return problems + [problem for problem in together if problem]
+
+
+def check_reward_weights(training: GRPOConfig) -> list[Problem]:
+    """One weight for each reward; apart, because a notebook may add rewards of its own."""
+    weights = training.reward_weights
+    if weights is None or len(weights) == len(REWARDS):
+        return []
+    allowed = f"{len(REWARDS)} numbers, for {' and '.join(REWARDS)} in this order"
+    return [Problem("reward_weights", shown(weights), allowed, f"set reward_weights: {[1.0] * len(REWARDS)}")]
+
+
+def with_defaults(problems: Iterable[Problem], *parts: Any) -> tuple[Any, ...]:
+    """Copies of the parts of a recipe in which the keys with a problem have their defaults."""
+    copies = tuple(map(copy.copy, parts))
+    for name in {problem.name for problem in problems} & set(_KEYS):
+        for part in copies:
+            if hasattr(part, name):
+                setattr(part, name, _KEYS[name].default)
+    return copies
 
 
 def _problem(key: Key, value: Any) -> Problem:

@@ -47,7 +47,6 @@ def test_the_nearest_valid_values_are_offered_and_are_valid() -> None:
         {"generation_batch_size": 100},
         {"generation_batch_size": 128, "steps_per_generation": 1},
         {"per_device_eval_batch_size": 6, "num_generations_eval": 4},
-        {"num_generations": 1},
     ],
 )
 def test_what_trl_refuses_is_found_before_it(more: dict[str, object]) -> None:
@@ -69,10 +68,6 @@ def test_two_steps_per_generation() -> None:
     batches, _ = plan(2, steps_per_generation=2)
     assert batches.generation_batch == 512
     assert batches.generations_per_step == 0.5
-
-
-def test_zero_is_refused_without_dividing_by_it() -> None:
-    assert [p.name for p in plan(1, per_device_train_batch_size=0)[1]] == ["per_device_train_batch_size"]
 
 
 def test_a_bad_batch_stops_the_script_with_status_2(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from mini_r1.batch_plan import BATCH_KEYS
 from mini_r1.hub_access import check_hub_access
 from mini_r1.launch import Launch
 from mini_r1.machine import Gpu, assign_gpus, gpus_needed, visible_gpus
@@ -91,6 +92,24 @@ def test_a_dry_run_trains_nothing_and_ends_with_0(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("preflight: ready")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, their number, TRL's own refusals, the model: no check hides another."""
+    monkeypatch.setattr(constants, "ENDPOINT", UNREACHABLE)
+    bad = {"learning_rate": "nan", "seed": -1, "fp16": True, "bf16": True, "auto_find_batch_size": True}
+    report = check(**bad, reward_weights=1.0, model_name_or_path="nobody/nothing", max_samples=-5)
+    for name in ("learning_rate", "seed", "fp16", "reward_weights", "max_samples", "model_name_or_path"):
+        assert names(report).count(name) == 1, name
+    assert "auto_find_batch_size" in str(report.problems)
+
+
+@pytest.mark.parametrize("key", sorted(BATCH_KEYS))
+def test_a_bad_size_is_one_problem_and_divides_nothing(key: str) -> None:
+    assert names(check(**{key: 0})) == [key]
 
 
 # --- GPUs ----------------------------------------------------------------------------------------------------------
