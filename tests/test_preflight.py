@@ -101,7 +101,7 @@ def test_every_kind_of_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     """Values, their number, TRL's own refusals, the model: no check hides another."""
     monkeypatch.setattr(constants, "ENDPOINT", UNREACHABLE)
     bad = {"learning_rate": "nan", "seed": -1, "fp16": True, "bf16": True, "auto_find_batch_size": True}
-    report = check(**bad, reward_weights=1.0, model_name_or_path="nobody/nothing", max_samples=-5)
+    report = check(None, **bad, reward_weights=1.0, model_name_or_path="nobody/nothing", max_samples=-5)
     for name in ("learning_rate", "seed", "fp16", "reward_weights", "max_samples", "model_name_or_path"):
         assert names(report).count(name) == 1, name
     assert "auto_find_batch_size" in str(report.problems)
@@ -109,7 +109,7 @@ def test_every_kind_of_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("key", sorted(BATCH_KEYS))
 def test_a_bad_size_is_one_problem_and_divides_nothing(key: str) -> None:
-    assert names(check(**{key: 0})) == [key]
+    assert names(check(None, **{key: 0})) == [key]
 
 
 # --- GPUs ----------------------------------------------------------------------------------------------------------
