@@ -14,22 +14,28 @@ import re
 import shutil
 import struct
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOTrainer
 
 from mini_r1.problems import UserError
+
+if TYPE_CHECKING:  # which takes seconds to import, and the preflight needs this module too
+    from trl import GRPOTrainer
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
 STATE = "trainer_state.json"
 TORCH, ZERO, ZERO3, FSDP = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", "FSDP"
+
+
+Decision = TypeVar("Decision")
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -59,23 +65,33 @@ class Checkpoint:
 def choose_checkpoint(training: TrainingArguments) -> Checkpoint | None:
     """The checkpoint to go on from: the one that the user names, else the newest whole one in the output folder.
 
-    A newer one that is not whole is skipped with a warning. The main process chooses for all, so that no two processes
-    can differ; all of them must call this.
+    A newer one that is not whole is skipped with a warning. All processes must call this.
 
     Raises:
         CheckpointError: the named one is not whole, or this launch can't go on from the one chosen.
     """
-    choice: list[Any] = [None]
+    return decide_for_all(training, lambda: _choose(training))
+
+
+def decide_for_all(training: TrainingArguments, decide: Callable[[], Decision]) -> Decision:
+    """Let the main process decide for all, so that no two processes can differ; all of them must call this.
+
+    Raises:
+        UserError: what `decide` raised; in the other processes a CheckpointError with the same words.
+    """
+    choice: list[Any] = [None, None]
+    problem: UserError | None = None
     if training.process_index == 0:
         try:
-            choice = [_choose(training)]
-        except CheckpointError as error:
-            choice = [str(error)]
+            choice[0] = decide()
+        except UserError as error:
+            choice[1], problem = str(error), error
     if training.world_size > 1:
         broadcast_object_list(choice)
-    if isinstance(choice[0], str):
-        raise CheckpointError(choice[0])
-    return choice[0]
+    decision, words = choice
+    if words is not None:
+        raise problem or CheckpointError(words)
+    return cast(Decision, decision)
 
 
 def _choose(training: TrainingArguments) -> Checkpoint | None:
@@ -290,7 +306,15 @@ def _launch(engine: str, processes: int) -> str:
 
 
 class WriteManifest(TrainerCallback):
-    """Makes the manifest the last file of every checkpoint, once all processes have written theirs."""
+    """Makes the manifest the last file of every checkpoint, once all processes have written theirs.
+
+    Args:
+        run: the run's record (`mini_r1.run_identity`).
+        seconds: how long the run has taken so far, with the parts before it was resumed.
+    """
+
+    def __init__(self, run: dict[str, Any], seconds: Callable[[], float]) -> None:
+        self.run, self.seconds = run, seconds
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -299,17 +323,33 @@ class WriteManifest(TrainerCallback):
         if args.world_size > 1:
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            write_manifest(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", args.world_size)
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_manifest(folder, args.world_size, {"seconds": round(self.seconds(), 1), "run": self.run})
         return control
 
 
-def write_manifest(folder: Path, processes: int) -> None:
-    """List every file of a checkpoint with its size; the file appears whole or not at all."""
+def write_manifest(folder: Path, processes: int, more: Mapping[str, Any] | None = None) -> None:
+    """List every file of a checkpoint with its size, and `more`; the file appears whole or not at all."""
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     files.pop(MANIFEST, None)
     draft = folder / f"{MANIFEST}.part"
-    draft.write_text(json.dumps({"processes": processes, "files": files}, indent=2) + "\n", encoding="utf-8")
+    draft.write_text(
+        json.dumps({"processes": processes, **(more or {}), "files": files}, indent=2) + "\n", encoding="utf-8"
+    )
     draft.rename(folder / MANIFEST)
+
+
+class TakeNewSteps(TrainerCallback):
+    """Lets save_steps, eval_steps and logging_steps of the recipe hold in a resumed run.
+
+    The Trainer would go on with those that the checkpoint's state was written with.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the recipe's into the state just loaded."""
+        state.compute_steps(args, state.max_steps)
 
 
 @functools.cache  # PyTorch keeps every registration
@@ -325,7 +365,7 @@ def load_across_cpu_processes() -> None:
     )
 
 
-def restore_data_order(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
+def restore_data_order(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
     """Make TRL's sampler and generation cycle go on where the checkpoint was; call it before `train`.
 
     The Trainer skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed in
@@ -347,7 +387,7 @@ def restore_data_order(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
     seams._step = checkpoint.step * trainer.args.gradient_accumulation_steps
 
 
-def train_nothing_if_done(trainer: GRPOTrainer, checkpoint: Checkpoint) -> None:
+def train_nothing_if_done(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
     """Keep the Trainer from one step too many when the checkpoint has all `max_steps` behind it; call before `train`.
 
     It looks at the limit after a step only. Uses its private name `_run_epoch`; tests/test_training.py fails when that

@@ -366,7 +366,7 @@ def split_train_test(dataset: Dataset, test_size: float = 0.1, seed: int = 42) -
     """
     if not 0 < test_size < 1:
         raise PuzzleError(f"test_size is {test_size}: it has to be a share between 0 and 1, like 0.1")
-    keys = [puzzle_key(nums, target) for nums, target in zip(dataset["nums"], dataset["target"], strict=True)]
+    keys = [puzzle_key(nums, target) for nums, target in zip(dataset["nums"][:], dataset["target"][:], strict=True)]
     distinct = sorted(set(keys), key=lambda key: (_hash(key, seed), key))
     if len(distinct) < 2:
         raise PuzzleError(f"a split needs at least 2 distinct puzzles, not {len(distinct)}")

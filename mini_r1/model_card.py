@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mini_r1.metrics import metric_of
-from mini_r1.recipe import ScriptArguments
 from mini_r1.redact import redact
 from mini_r1.run_records import Interval, Record, Result, points, read_log, read_results, read_run
 
@@ -50,18 +49,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def data_of(script: ScriptArguments) -> Record:
-    """Which puzzles, and how they were split."""
-    return {
-        "dataset": script.dataset_id_or_path,
-        "revision": script.dataset_revision,
-        "split": script.dataset_split,
-        "max_samples": script.max_samples,
-        "test_size": script.test_size,
-        "split_seed": script.split_seed,
-    }
 
 
 def write_card(folder: Path, run: Record, log: Sequence[Record]) -> None:

@@ -36,10 +36,13 @@ from mini_r1.machine import (
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
 from mini_r1.model_shape import ModelShape, load_config, measure_shape
-from mini_r1.problems import Problem, UserError
+from mini_r1.output_folder import examine_output, output_path
+from mini_r1.problems import Problem, ProblemError, UserError
 from mini_r1.prompts import ASSISTANT_PREFILL, build_prompts
 from mini_r1.recipe import ScriptArguments, attention_implementation, load_tokenizer
 from mini_r1.rehearsal import rehearse
+from mini_r1.run_identity import record_run
+from mini_r1.run_lock import check_unlocked
 from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
 
 DEFAULT_GPU_GB = 80.0
@@ -129,6 +132,7 @@ def check_run(
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
+    _check_output(plan, report)
     remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
         if not reachable:
@@ -155,6 +159,19 @@ def _check_batches(plan: Plan, report: Report) -> BatchPlan:
         refused = None if problems else rehearse(plan.training, plan.launch.processes)
         report.problems += [*problems, *([refused] if refused else [])]
     return batches
+
+
+def _check_output(plan: Plan, report: Report) -> None:
+    """What the output folder holds, and whether this run may use it."""
+    try:
+        record = record_run(plan.script)
+        standing = examine_output(plan.script, plan.training, plan.model, record, plan.launch.processes)
+        check_unlocked(output_path(plan.training))
+    except ProblemError as error:
+        report.problems.append(error.problem)
+        return
+    report.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))
+    report.notes += standing.notes
 
 
 def _check_gpus(plan: Plan, report: Report) -> None:

@@ -29,3 +29,11 @@ class Problem:
     def __str__(self) -> str:
         cause = f": {self.cause}" if self.cause else ""
         return f"{self.name} is {self.value}{cause}; needed: {self.allowed}. Fix: {self.fix}"
+
+
+class ProblemError(UserError):
+    """A problem that ends a program at once."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))

@@ -6,6 +6,7 @@ compared before anything is loaded: a key that decides is refused, one that does
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,9 +87,9 @@ HARMLESS = _keys("""
 # Not of the run but of one start, or a secret.
 UNRECORDED = _keys("""
     output_dir resume_from_checkpoint dry_run plan_accelerate_config plan_processes plan_processes_per_machine
-    gpu_memory_gb seconds_per_step gpu_hour_rate hub_token
-    vllm_server_args local_rank do_train do_eval do_predict
+    gpu_memory_gb seconds_per_step gpu_hour_rate hub_token vllm_server_args local_rank do_train do_eval do_predict
 """)
+RUN, MANIFEST, PRACTICE = "run.json", "complete.json", "practice.json"
 PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_or_path"})
 
 
@@ -147,8 +148,49 @@ def record_run(
     """The record of the run that a recipe describes; without `sides`, which take time to load, it has no digests."""
     settings = {key: value for key, value in script.settings.items() if key not in UNRECORDED}
     data = sides.record() if sides else asdict(DataSettings.of(script))
-    record = RunRecord(settings, data, list(rewards), prompt or {})
+    lineage = lineage_of(str(script.settings.get("model_name_or_path", "")))
+    record = RunRecord(settings, data, list(rewards), prompt or {}, lineage)
     return RunRecord.from_json(record.as_json())
+
+
+def find_record(model: str | Path) -> RunRecord | None:
+    """The record of the run that made the model in a folder (a run's, or one of its checkpoints); None if none did.
+
+    A base that was pretrained on puzzles of this project (the shipped one) has no run, but says in practice.json which
+    puzzles those were: they are its lineage.
+    """
+    folder = Path(model).expanduser()
+    places = [(folder / RUN, None), (folder / MANIFEST, "run")]
+    if _CHECKPOINT.fullmatch(folder.resolve().name):
+        places = [places[1], (folder.resolve().parent / RUN, None)]
+    for path, part in places:
+        content = _read_object(path)
+        content = content.get(part, {}) if part else content
+        if isinstance(content, dict) and isinstance(content.get("data"), dict) and "dataset" in content["data"]:
+            return RunRecord.from_json(content)
+    practised = _read_object(folder / PRACTICE)
+    return RunRecord(lineage=[practised]) if "dataset" in practised else None
+
+
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+
+
+def _read_object(path: Path) -> Record:
+    """The JSON object in a file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def lineage_of(model: str | Path) -> list[Record]:
+    """The data that a model in a folder has been trained on, its own last; empty for one that nobody recorded."""
+    record = find_record(model)
+    if record is None:
+        return []
+    own = [record.data | {"model": str(model)}] if record.data else []
+    return [*record.lineage, *own]
 
 
 def changes(old: RunRecord, new: RunRecord) -> tuple[list[Change], list[Change]]:

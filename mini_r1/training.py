@@ -1,5 +1,6 @@
 """One GRPO run from recipe to saved model: data, trainer, resume, evaluation before, during and after."""
 
+import contextlib
 import functools
 import logging
 import platform
@@ -7,23 +8,26 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerState, set_seed
 from transformers.generation import StoppingCriteriaList
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1.batch_plan import plan_batches
 from mini_r1.causes import is_disk_full, is_non_finite
 from mini_r1.checkpoints import (
     Checkpoint,
+    TakeNewSteps,
     WriteManifest,
     choose_checkpoint,
+    decide_for_all,
     disk_full_error,
     load_across_cpu_processes,
     restore_data_order,
@@ -33,22 +37,26 @@ from mini_r1.decoding import decode_without_ended
 from mini_r1.failures import output_is, say
 from mini_r1.finite import StopIfNotFinite, diverged
 from mini_r1.generation_server import generation_server, limit_requests
-from mini_r1.holdout import DataSettings, Sides, hold_out
+from mini_r1.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
-from mini_r1.model_card import CardWriter, data_of, versions, write_card
+from mini_r1.model_card import CardWriter, versions, write_card
+from mini_r1.output_folder import Standing, count_steps, examine_output, output_path
 from mini_r1.problems import UserError
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
 from mini_r1.redact import redact
 from mini_r1.rewards import equation_reward_func, format_reward_func
+from mini_r1.run_identity import RunRecord, record_run
+from mini_r1.run_lock import run_lock
 from mini_r1.samples import RewardFunction, SampleRecorder
 from mini_r1.trimming import TrimmedGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "completion_samples"
+REWARDS = (format_reward_func.__name__, equation_reward_func.__name__)
 
 
 def prepare_datasets(
@@ -69,24 +77,21 @@ def prepare_datasets(
     return train, test
 
 
-def output_folder(training: TrainingArguments) -> Path:
-    """Where everything of the run goes; `TrainingArguments` fills in a name if the recipe gives none."""
-    return Path(str(training.output_dir))
-
-
 def build_trainer(
     script: ScriptArguments,
     training: GRPOConfig,
     model: ModelConfig,
     recorder: SampleRecorder,
     extra_rewards: Sequence[RewardFunction] = (),
+    sides: Sides | None = None,
 ) -> TrimmedGRPOTrainer:
     """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model.
 
     `extra_rewards` follow the two of Mini-R1; TRL's `reward_weights` says what each of them counts (default: 1).
+    `sides` saves loading the puzzles again.
     """
     tokenizer = load_tokenizer(script, training, model)
-    train, test = prepare_datasets(script, tokenizer)
+    train, test = prepare_datasets(script, tokenizer, sides)
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
@@ -115,20 +120,20 @@ def build_trainer(
 
 
 def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
-    """Train, or go on with a run that was interrupted, and save the model.
+    """Train, or resume a run that was interrupted, and save the model; a finished run is left as it is.
 
     Raises:
-        CheckpointError: this launch can't go on from the checkpoint that is there.
+        UserError: what is in the output folder is not for this run to touch, this launch can't resume it, the data
+            are not those that it began with, or fewer steps were trained than asked for.
         DiskFullError: while training; the last whole checkpoint is kept.
         NonFiniteError: training has diverged.
 
     Returns:
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
-    output_is(output_folder(training))
     stop = StopRequest(at_once=True).install()
     try:
-        return _run(script, training, model, stop)
+        return _run_alone(script, training, model, stop)
     except KeyboardInterrupt:
         if stop.received in (None, signal.SIGINT):
             raise
@@ -136,23 +141,63 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
         return stop.exit_status if stop.at_once else 128 + stop.received
 
 
-def _run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop: StopRequest) -> int:
+def _run_alone(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop: StopRequest) -> int:
+    """Run unless the run is finished or not for this folder, and alone in it."""
     started = time.monotonic()
+    record = record_run(script, REWARDS)
+    if _examine(script, training, model, record).finished:
+        if training.process_index == 0:
+            print(f"{output_path(training)} holds this run, finished: nothing left to train", flush=True)
+        return 0
+    with contextlib.ExitStack() as kept:
+        decide_for_all(training, lambda: kept.enter_context(run_lock(output_path(training))))
+        return _run(script, training, model, record, stop, started)
+
+
+def _examine(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, record: RunRecord) -> Standing:
+    return decide_for_all(training, lambda: examine_output(script, training, model, record, training.world_size))
+
+
+def _run(
+    script: ScriptArguments,
+    training: GRPOConfig,
+    model: ModelConfig,
+    record: RunRecord,
+    stop: StopRequest,
+    started: float,
+) -> int:
+    """Train in a folder that is this process's alone."""
+    output_is(output_path(training))
     destination = take_over_push(training)
+    standing = _examine(script, training, model, record)
     checkpoint = choose_checkpoint(training)
     if checkpoint:
-        logger.warning("going on from %s (step %d)", checkpoint.folder, checkpoint.step)
         training.eval_on_start = False
+        if training.process_index == 0:
+            print(
+                "\n".join([f"resuming from {checkpoint.folder} (step {checkpoint.step})", *standing.notes]), flush=True
+            )
+    sides = load_sides(script, training, standing.began)
+    record = record_run(script, REWARDS, sides)
     set_seed(training.seed)
     writes = training.process_index == 0
-    recorder = SampleRecorder(output_folder(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
+    recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(checkpoint.step if checkpoint else 0)
     with generation_server(script, training, model):
-        trainer = build_trainer(script, training, model, recorder)
+        trainer = build_trainer(script, training, model, recorder, sides=sides)
+        check_enough(training, len(cast(Sized, trainer.train_dataset)), sides)
         limit_requests(trainer, script.vllm_request_timeout)
+
+        def seconds() -> float:
+            return standing.seconds + time.monotonic() - started
+
+        def summary() -> dict[str, Any]:
+            return run_summary(trainer, script, model, record, seconds())
+
         _watch(trainer, stop)
-        trainer.add_callback(WriteManifest())
-        push = _publish(trainer, script, model, destination, started)
+        trainer.add_callback(TakeNewSteps())
+        trainer.add_callback(WriteManifest(record.as_json(), seconds))
+        push = _publish(trainer, summary, destination)
         if checkpoint:
             load_across_cpu_processes()
             restore_data_order(trainer, checkpoint)
@@ -164,7 +209,8 @@ def _run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop
             if push:
                 push.stop()
             return stop.exit_status
-        _finish(trainer, script, model, time.monotonic() - started)
+        check_trained(trainer.state)
+        _finish(trainer, summary)
     if push:  # after the last barrier, so that no other process waits for the upload
         push.finish() if stop.received is None else push.stop()
     return stop.exit_status
@@ -183,16 +229,62 @@ def _watch(trainer: TrimmedGRPOTrainer, stop: StopRequest) -> None:
         policy.generate = functools.partial(policy.generate, stopping_criteria=criteria)
 
 
+def load_sides(script: ScriptArguments, training: GRPOConfig, began: RunRecord | None) -> Sides:
+    """The puzzles of a recipe on both sides of the split; a resumed run's are those that it began with.
+
+    Raises:
+        DataError: if they have changed since, or are too few for one step.
+        ValueError, OSError: as `hold_out`.
+    """
+    sides = hold_out(DataSettings.of(script))
+    if began:
+        check_unchanged(sides, began.data)
+    check_enough(training, len(sides.train), sides)
+    return sides
+
+
+def check_enough(training: GRPOConfig, rows: int, sides: Sides) -> None:
+    """Refuse puzzles that don't fill one generation batch: TRL would train no step, and the model would be saved.
+
+    Args:
+        rows: how many of the training side have a prompt that is short enough.
+    """
+    if count_steps(training, rows, training.world_size) > 0:
+        return
+    batches, _ = plan_batches(training, training.world_size)
+    dropped = len(sides.train) - rows
+    too_long = f"; {dropped} more have too long a prompt" if dropped else ""
+    raise DataError(
+        f"{rows} puzzles of {sides.settings.dataset!r} are there to train on ({len(sides.held_out)} are held out"
+        f"{too_long}), and one generation batch takes {batches.generation_batch // batches.generations}: not one step "
+        f"could be trained. Fix: use more puzzles, or a smaller batch (per_device_train_batch_size, "
+        f"gradient_accumulation_steps)"
+    )
+
+
+def check_trained(state: TrainerState) -> None:
+    """Refuse to call a run finished that has trained fewer steps than it was asked for.
+
+    Raises:
+        DataError: saying how many.
+    """
+    if state.global_step < state.max_steps:
+        raise DataError(
+            f"training ended at step {state.global_step} of {state.max_steps}, and nobody asked it to; no model was "
+            f"saved. Fix: give it more puzzles to train on, or ask for fewer steps"
+        )
+
+
 def _publish(
-    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, to: Destination | None, started: float
+    trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]], to: Destination | None
 ) -> HubPush | None:
     """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
     # TRL would write a card of its own at each save, before ours.
     trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]
     if not trainer.is_world_process_zero():
         return None
-    output = output_folder(trainer.args)
-    trainer.add_callback(CardWriter(output, lambda: run_summary(trainer, script, model, time.monotonic() - started)))
+    output = output_path(trainer.args)
+    trainer.add_callback(CardWriter(output, summary))
     push = HubPush(to, output) if to else None
     if push:
         trainer.add_callback(push)
@@ -213,31 +305,33 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
     except Exception as error:
         step = trainer.state.global_step
         if is_disk_full(error):
-            raise disk_full_error(output_folder(trainer.args), step, trainer.model) from error
+            raise disk_full_error(output_path(trainer.args), step, trainer.model) from error
         if is_non_finite(error):
             raise diverged("the policy's probabilities are", step, trainer.args) from error
         raise
 
 
-def _finish(trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float) -> None:
-    """Evaluate if the last step was not, then save model, tokenizer, curves, card and a summary."""
+def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) -> None:
+    """Evaluate if the last step was not, then save card, model, tokenizer and, last, the state: the run is finished."""
     last = trainer.state.log_history[-2:]
     evaluated = any("eval_reward" in entry and entry["step"] == trainer.state.global_step for entry in last)
     if trainer.eval_dataset is not None and not evaluated:
         trainer.evaluate()
-    output = output_folder(trainer.args)
+    output = output_path(trainer.args)
+    run = summary()
+    if trainer.is_world_process_zero():
+        write_card(output, run, trainer.state.log_history)
     trainer.save_model(str(output))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        write_card(output, run_summary(trainer, script, model, seconds), trainer.state.log_history)
-        print(f"{trainer.state.global_step} steps, {seconds / 60:.1f} min; model saved in {output}", flush=True)
+        print(f"{run['steps']} steps, {run['seconds'] / 60:.1f} min; model saved in {output}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 
 def run_summary(
-    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, seconds: float
+    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, record: RunRecord, seconds: float
 ) -> dict[str, Any]:
-    """What it took, for report and card: command, seed, steps, seconds of this process (a resumed run's last part)."""
+    """What it took, for report and card: command, seed, steps, seconds of all its parts; and the run's record."""
     command = redact(f"python {shlex.join(sys.argv)}")
     return {
         "command": command,
@@ -248,9 +342,9 @@ def run_summary(
         "hardware": hardware(),
         "processes": trainer.args.world_size,
         "versions": versions(),
-        "data": data_of(script),
         "recipe": script.given,
         "adapter": model.use_peft,
+        **record.as_json(),
     }
 
 

@@ -5,16 +5,20 @@ and two policies are compared puzzle by puzzle. Nothing from the model's generat
 
 The tiny policy (CPU, minutes):   python scripts/evaluate.py assets/tiny-countdown-base --out tiny.json
 Before and after (1 GPU):         python scripts/evaluate.py Qwen/Qwen2.5-3B-Instruct runs/my-run --samples 8 \\
-    --dataset Jiayi-Pan/Countdown-Tasks-3to4 --max-completion-length 1024 --out before-after.json
+    --out runs/my-run/evaluation.json
 
-The puzzles are held out if --dataset, --max-samples and --split-seed are those of the training.
+The puzzles are those that the run held out, by the run's own record; of two runs, those of the last one. Options choose
+others, but none that an evaluated run was trained on. Without a run they come from the tiny world.
 """
 
 import argparse
 import json
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
@@ -25,10 +29,17 @@ with in_words():
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from mini_r1.countdown import load_countdown, split_train_test
     from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
+    from mini_r1.exposure import Exposure, examine_exposure
+    from mini_r1.holdout import DataSettings, Sides, hold_out
     from mini_r1.model_card import CARD, EVALUATION, update_card
-    from mini_r1.policies import load_model, load_tokenizer
+    from mini_r1.model_state import read_state
+    from mini_r1.policies import load_model, load_tokenizer, resolve_model
+    from mini_r1.run_identity import RunRecord, find_record
+
+PUZZLES = 512
+WITHOUT_A_RUN = DataSettings("generated:tiny")
+ROOM = 2**20  # bytes that a result file may take
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,93 +47,204 @@ def build_parser() -> argparse.ArgumentParser:
     default = EvaluationSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or hub id; one, or two to compare")
-    puzzles = parser.add_argument_group("puzzles")
-    puzzles.add_argument("--dataset", default="generated:tiny", help="as in the recipe (default: %(default)s)")
-    puzzles.add_argument("--max-samples", type=int, default=50_000, help="puzzles before the split, as in the recipe")
-    puzzles.add_argument("--split-seed", type=int, default=42, help="of the split, as in the recipe (default: 42)")
-    puzzles.add_argument("--puzzles", type=int, default=512, help="how many of the held-out ones (default: 512)")
+    puzzles = parser.add_argument_group("puzzles", "default: those that the run held out, by its own record")
+    puzzles.add_argument("--dataset", help="as dataset_id_or_path in a recipe")
+    puzzles.add_argument("--split", help="of a Hub data set or folder, as dataset_split in a recipe")
+    puzzles.add_argument("--revision", help="of a Hub data set, as dataset_revision in a recipe")
+    puzzles.add_argument("--max-samples", type=int, help="puzzles before the split, as in a recipe")
+    puzzles.add_argument("--test-size", type=float, help="share that is held out, as in a recipe")
+    puzzles.add_argument("--split-seed", type=int, help="of choice and split, as in a recipe")
+    puzzles.add_argument("--puzzles", type=int, help=f"how many of the held-out ones (default: {PUZZLES}, or all)")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=int, default=default.samples, help="completions per puzzle (default: 4)")
     sampling.add_argument("--ks", type=int, nargs="+", help="which pass@k (default: powers of two up to --samples)")
     sampling.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy (default: 1.0)")
-    sampling.add_argument("--max-completion-length", type=int, default=default.max_completion_length, help="in tokens")
-    sampling.add_argument("--max-prompt-length", type=int, default=default.max_prompt_length, help="in tokens")
+    sampling.add_argument(
+        "--max-completion-length",
+        type=int,
+        help=f"in tokens (default: the run's own, else {default.max_completion_length})",
+    )
+    sampling.add_argument(
+        "--max-prompt-length",
+        type=int,
+        help=f"in tokens (default: the run's own, at least {default.max_prompt_length})",
+    )
     sampling.add_argument(
         "--batch-size", type=int, default=default.batch_size, help="sequences at a time (default: 256)"
     )
     sampling.add_argument("--seed", type=int, default=default.seed, help="of sampling and bootstrap (default: 0)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a model brings along")
     parser.add_argument("--out", type=Path, help="JSON file for the results; replaced if it exists")
     return parser
 
 
-def read_settings(args: argparse.Namespace) -> EvaluationSettings:
-    """Turn the command line into settings.
+@dataclass(frozen=True)
+class Plan:
+    """Everything that an evaluation needs but the models.
+
+    Attributes:
+        models: their names, ready to be loaded.
+        exposures: for each model, what is known of its training on these puzzles.
+    """
+
+    models: list[str]
+    settings: EvaluationSettings
+    data: DataSettings
+    puzzles: Dataset
+    tokenizers: list[PreTrainedTokenizerBase]
+    exposures: list[Exposure]
+
+
+def read_settings(args: argparse.Namespace, run: RunRecord | None) -> EvaluationSettings:
+    """Turn the command line into settings; a length that it leaves out is the run's.
 
     Raises:
         ValueError: as `EvaluationSettings`.
     """
+    default, of_run = EvaluationSettings(), run.settings if run else {}
+    completion = of_run.get("max_completion_length") or default.max_completion_length
+    prompt = max(default.max_prompt_length, of_run.get("max_prompt_length") or 0)
     powers = [2**i for i in range(max(args.samples, 1).bit_length())]
     return EvaluationSettings(
         samples=args.samples,
         temperature=args.temperature,
-        max_completion_length=args.max_completion_length,
-        max_prompt_length=args.max_prompt_length,
+        max_completion_length=completion if args.max_completion_length is None else args.max_completion_length,
+        max_prompt_length=prompt if args.max_prompt_length is None else args.max_prompt_length,
         batch_size=args.batch_size,
         seed=args.seed,
         ks=tuple(args.ks or powers),
     )
 
 
-def check_paths(models: Sequence[str], out: Path | None) -> None:
-    """Refuse more than two models, a model folder that is not there, and a result file that cannot be written.
+def read_data(args: argparse.Namespace, run: RunRecord | None) -> DataSettings:
+    """The data settings of the run's record, with what the command line says otherwise."""
+    recorded = DataSettings.read(run.data) if run else WITHOUT_A_RUN
+    if args.dataset is not None and args.dataset != recorded.dataset:
+        recorded = replace(recorded, revision=None)  # it named a state of the other data set
+    given = {name: getattr(args, name) for name in asdict(recorded) if getattr(args, name) is not None}
+    return replace(recorded, **given)
+
+
+def resolve_models(models: Sequence[str]) -> list[str]:
+    """Refuse more than two models, and names that are neither a model's folder nor a Hub id.
 
     Raises:
         ValueError: saying which and why.
-        OSError: if the folder of the result file cannot be made.
     """
     if len(models) > 2:
         raise ValueError(f"{len(models)} models: give one, or two to compare")
-    for model in models:
-        folder = Path(model)
-        is_hub_id = model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not model.endswith("/")
-        if not folder.exists() and not is_hub_id:
-            raise ValueError(f"no model folder {model!r} (looked in {Path.cwd()}): check the path")
-        if folder.exists() and not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
-            raise ValueError(f"{model!r} is no model folder: it holds neither config.json nor adapter_config.json")
-    if out is not None:
-        if out.is_dir():
-            raise ValueError(f"cannot write --out {out}: it is a folder")
-        out.parent.mkdir(parents=True, exist_ok=True)
+    return [resolve_model(model) for model in models]
 
 
-def load_puzzles(args: argparse.Namespace) -> Dataset:
-    """Return the held-out puzzles to evaluate on: a shuffle's first, so that the order of a file does not matter.
+def check_output(out: Path) -> None:
+    """Refuse a result file that can't be written, by writing as much beside it as it may take.
 
     Raises:
-        ValueError: if there are not as many as asked for, or as `load_countdown`.
+        ValueError, OSError: saying why.
     """
-    if args.puzzles < 1:
-        raise ValueError(f"--puzzles is {args.puzzles}: it has to be at least 1")
-    dataset = load_countdown(args.dataset, max_samples=args.max_samples, seed=args.split_seed)
-    held_out = split_train_test(dataset, seed=args.split_seed)["test"]
-    if args.puzzles > len(held_out):
-        raise ValueError(f"--puzzles {args.puzzles}: only {len(held_out)} of {len(dataset)} puzzles are held out")
-    return held_out.shuffle(seed=args.split_seed, keep_in_memory=True).select(range(args.puzzles))
+    if out.is_dir():
+        raise ValueError(f"cannot write --out {out}: it is a folder. Fix: name a file in it")
+    if out.exists() and not out.stat().st_mode & 0o222:
+        raise ValueError(f"cannot write --out {out}: it is write-protected. Fix: name another file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ValueError(f"cannot write --out {out}: {error.strerror}. Fix: name a file in another folder") from error
 
 
-def prepare(args: argparse.Namespace) -> tuple[EvaluationSettings, Dataset, list[PreTrainedTokenizerBase]]:
+def choose_puzzles(sides: Sides, wanted: int | None) -> Dataset:
+    """The held-out puzzles to evaluate on: a shuffle's first, so that the order of a file does not matter.
+
+    Raises:
+        ValueError: if there are not as many as asked for.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"--puzzles is {wanted}: it has to be at least 1")
+    held_out = sides.held_out
+    if wanted is not None and wanted > len(held_out):
+        total = len(sides.train) + len(held_out)
+        raise ValueError(f"--puzzles {wanted}: only {len(held_out)} of {total} puzzles are held out")
+    count = min(PUZZLES, len(held_out)) if wanted is None else wanted
+    return held_out.shuffle(seed=sides.settings.split_seed, keep_in_memory=True).select(range(count))
+
+
+def prepare(args: argparse.Namespace) -> Plan:
     """Check and load everything but the models, so that a mistake costs seconds.
 
     Raises:
         ValueError, OSError: saying what to change.
     """
-    settings = read_settings(args)
-    check_paths(args.models, args.out)
-    puzzles = load_puzzles(args)
-    tokenizers = [load_tokenizer(model) for model in args.models]
+    models = resolve_models(args.models)
+    if args.out is not None:
+        check_output(args.out)
+    records = [find_record(model) for model in models]
+    runs = [record for record in records if record and record.data]
+    run = runs[-1] if runs else None
+    settings, data = read_settings(args, run), read_data(args, run)
+    sides = hold_out(data)
+    puzzles = choose_puzzles(sides, args.puzzles)
+    exposures = [examine_exposure(model, record, puzzles, sides) for model, record in zip(models, records, strict=True)]
+    tokenizers = [load_tokenizer(model, trust_remote_code=args.trust_remote_code) for model in models]
     for tokenizer in tokenizers:
         render_prompts(puzzles, tokenizer, settings.max_prompt_length)
-    return settings, puzzles, tokenizers
+    return Plan(models, settings, data, puzzles, tokenizers, exposures)
+
+
+def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], ValueError | None]:
+    """Evaluate the models, one after the other, and keep each result as soon as there is one.
+
+    Returns:
+        the results, and what kept the second model from being loaded, if anything did.
+    """
+    results: list[Result] = []
+    for name, shown, tokenizer, exposure in zip(plan.models, args.models, plan.tokenizers, plan.exposures, strict=True):
+        try:
+            model = load_model(name, trust_remote_code=args.trust_remote_code)
+        except ValueError as error:
+            return results, error
+        state = read_state(name)
+        result = evaluate(
+            model, tokenizer, plan.puzzles, plan.settings, model_name=shown, dataset_name=plan.data.dataset
+        )
+        results.append(result | {"held_out": exposure.held_out, "data": asdict(plan.data), "state": state})
+        if args.out is not None and len(results) < len(plan.models):
+            try:
+                write_results(args.out, results)
+            except OSError as error:
+                print(f"{args.out} can't be written now ({error.strerror}); going on", file=sys.stderr)
+        del model  # before the next one is loaded
+    return results, None
+
+
+def write_results(out: Path, results: Sequence[Result]) -> None:
+    """Replace the result file by one that holds all of it.
+
+    Raises:
+        OSError: if that can't be done; then the old one is as it was.
+    """
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def keep(out: Path, results: Sequence[Result]) -> OSError | None:
+    """Write the results where they are wanted or, if that can't be done any more, in the temporary folder."""
+    try:
+        write_results(out, results)
+    except OSError as error:
+        rescued = Path(tempfile.mkdtemp(prefix="evaluation-")) / out.name
+        write_results(rescued, results)
+        return OSError(f"{out} can't be written any more ({error.strerror}): the results are in {rescued}")
+    if out.name == EVALUATION and update_card(out.parent):
+        print(f"\nthe results are now in {out.parent / CARD}")
+    return None
 
 
 def fail(error: Exception) -> int:
@@ -136,23 +258,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     args = build_parser().parse_args(argv)
     try:
-        settings, puzzles, tokenizers = prepare(args)
+        plan = prepare(args)
     except (ValueError, OSError) as error:
         return fail(error)
-    results: list[Result] = []
-    for name, tokenizer in zip(args.models, tokenizers, strict=True):
-        try:
-            model = load_model(name)
-        except ValueError as error:
-            return fail(error)
-        results.append(evaluate(model, tokenizer, puzzles, settings, model_name=name, dataset_name=args.dataset))
-        if args.out is not None:  # after each, so that the first result outlives a failure of the second
-            args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        del model  # before the next one is loaded
-    print(format_table(results))
-    if args.out is not None and args.out.name == EVALUATION and update_card(args.out.parent):
-        print(f"\nthe results are now in {args.out.parent / CARD}")
-    return 0
+    for exposure in plan.exposures:
+        if exposure.held_out is not True:
+            print(f"NOT VERIFIED AS HELD OUT: {exposure.why}", file=sys.stderr, flush=True)
+    results, problem = measure(args, plan)
+    if results:
+        print(format_table(results), flush=True)
+    lost = keep(args.out, results) if args.out is not None and results else None
+    if problem:
+        return fail(problem)
+    return 1 if lost and fail(lost) else 0
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ with in_words():
     from tqdm import tqdm
     from transformers import Qwen2ForCausalLM
 
-    from mini_r1.countdown import load_countdown, split_train_test
+    from mini_r1.holdout import DataSettings, Sides, hold_out
     from mini_r1.interrupts import StopRequest, leave_signals_to_parent
+    from mini_r1.run_identity import PRACTICE
     from mini_r1.tiny_base import (
         Batch,
         Corpus,
@@ -125,13 +126,18 @@ def _resume(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Opt
     return int(state["step"])
 
 
+def write_practice(folder: Path, sides: Sides) -> None:
+    """Record which puzzles the base has practised on, so that nobody measures it, or what comes from it, on them."""
+    (folder / PRACTICE).write_text(json.dumps(sides.record(), indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Train, measure the arithmetic and save; return the exit status."""
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    world_puzzles = load_countdown("generated:tiny", max_samples=args.puzzles, seed=SPLIT_SEED)
-    puzzles = split_train_test(world_puzzles, seed=SPLIT_SEED)["train"]
+    sides = hold_out(DataSettings("generated:tiny", max_samples=args.puzzles, split_seed=SPLIT_SEED))
+    puzzles = sides.train
     corpus = Corpus(puzzles, tokenizer, CorpusConfig(seed=args.seed, practice_share=args.practice_share), args.steps)
     model = build_model(tokenizer, args.seed)
     if args.init is not None:
@@ -146,6 +152,7 @@ def main() -> int:
         return stop.exit_status
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    write_practice(args.out, sides)
     (args.out / CHECKPOINT).unlink(missing_ok=True)
     accuracy = arithmetic_accuracy(model, corpus, random.Random(args.seed))
     report = {"minutes": (time.monotonic() - started) / 60, "arithmetic": accuracy}

@@ -76,7 +76,7 @@ def test_says_what_is_wrong_before_loading_a_model(
 def test_says_which_model_is_missing(policies: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for model, reason in [
         (str(tmp_path / "missing"), "no model folder"),
-        (str(tmp_path), "holds neither config.json nor adapter_config.json"),
+        (str(tmp_path), "holds no model (no config.json or adapter_config.json)"),
     ]:
         assert main([policies[0], model, *SMALL]) == 2
         assert reason in capsys.readouterr().err

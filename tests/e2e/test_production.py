@@ -183,7 +183,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> Non
     assert steps == [1, 2, 3, 4]
     rates = [[e["learning_rate"] for e in log_of(f) if "loss" in e] for f in (folder, trained)]
     assert rates[0] == rates[1]
-    assert "going on from" in (folder / "launch.log").read_text()
+    assert "resuming from" in (folder / "launch.log").read_text()
 
 
 def wait_for_checkpoint(folder: Path, run: "subprocess.Popen[bytes]") -> None:

@@ -156,7 +156,7 @@ def test_a_pre_empted_job_requeues_and_ends_as_if_never_stopped(jobs: Jobs, two_
     end = jobs.end(job)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1"), jobs.logs("stopped")
     folder, unbroken = jobs.run_folder("stopped"), jobs.run_folder("two")
-    assert "going on from" in (folder / "logs" / f"job-{job}-node0.log").read_text()
+    assert "resuming from" in (folder / "logs" / f"job-{job}-node0.log").read_text()
     assert equal_weights(folder, unbroken)
     ours, theirs = (points(read_log(run / "trainer_state.json"), "reward") for run in (folder, unbroken))
     assert sorted(ours) == [1, 2, 3, 4, 5, 6]
