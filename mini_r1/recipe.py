@@ -98,6 +98,7 @@ def _negated(name: str, written: Written) -> tuple[str, Written]:
 def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
     if not str(values.get("model_name_or_path") or "").strip():
         raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
+    values = values | {"model_name_or_path": _shipped(str(values["model_name_or_path"]))}
     try:
         script = ScriptArguments(**_fields_of(ScriptArguments, values))
         training = config(**_fields_of(GRPOConfig, values))
@@ -110,6 +111,13 @@ def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
     script.settings = _plain((script, _Values(**_fields_of(GRPOConfig, values)), model), KEYS)
     training.resume_from_checkpoint = _checkpoint_to_resume(training)
     return script, training, model
+
+
+def _shipped(model: str) -> str:
+    """The model, found in this repository's assets/ where a program is started in another folder."""
+    beside = Path(__file__).resolve().parents[1] / model
+    here = not model.startswith("assets/") or Path(model).exists() or not beside.is_dir()
+    return model if here else str(beside)
 
 
 def _fields_of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,8 @@ Differs from TRL's own example in what surrounds the trainer: a prefilled R1 pro
 split that no puzzle crosses, held-out evaluation, samples kept on disk, and a run that always goes on where it stopped.
 
 A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
-Any key of the recipe:  ... --config receipes/grpo-tiny-countdown.yaml --learning_rate 1e-4 --max_steps 20
-Only check and plan:    ... --config receipes/grpo-tiny-countdown.yaml --dry_run
-Plan for 3 + 1 GPUs:    ... --config receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml --dry_run \\
-                            --plan_accelerate_config configs/accelerate_configs/deepspeed_zero3.yaml
+Any key is a flag:      python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --max_steps 20
+Only check and plan:    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run
 """
 
 import logging
