@@ -6,6 +6,8 @@ A template is rendered once to generate and once with a whole conversation. Wher
 turn begins, that is where our prompt ends; where they don't, the template is refused with the text in question.
 """
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,7 +32,16 @@ SHOWN = 160  # characters of a rendering in an error message
 
 
 class PromptError(UserError, ValueError):
-    """A chat template or tokenizer that no prompt can be made with; the message shows the text in question."""
+    """A chat template or tokenizer that no prompt can be made with.
+
+    Args:
+        cause: what is wrong, with the text in question.
+        fix: what to do.
+    """
+
+    def __init__(self, cause: str, fix: str) -> None:
+        super().__init__(f"{cause}. Fix: {fix}")
+        self.cause, self.fix = cause, fix
 
 
 @dataclass(frozen=True)
@@ -51,15 +62,33 @@ class PromptSettings:
     def __post_init__(self) -> None:
         if taken := sorted(OURS & set(self.template_kwargs)):
             raise PromptError(
-                f"chat_template_kwargs sets {', '.join(taken)}, which the prompt decides on itself: leave it out; "
-                f"variables of the chat template, such as enable_thinking, are what can be set"
+                f"chat_template_kwargs sets {', '.join(taken)}, which the prompt decides on itself",
+                "leave it out; variables of the chat template, such as enable_thinking, are what can be set",
             )
         try:
             date.fromisoformat(self.date)
         except (TypeError, ValueError):
             raise PromptError(
-                f"the date of the prompts is {self.date!r}: it has to be a day such as 2026-01-31"
+                f"the date of the prompts is {self.date!r}", "write it as a day such as 2026-01-31"
             ) from None
+
+    @classmethod
+    def of(cls, template_kwargs: Mapping[str, Any] | str | None) -> "PromptSettings":
+        """The settings of a new run, from the recipe's `chat_template_kwargs`: a mapping, or one written as JSON.
+
+        Raises:
+            PromptError: if it is neither.
+        """
+        given: Any = template_kwargs or {}
+        if isinstance(given, str):
+            with contextlib.suppress(ValueError):
+                given = json.loads(given)
+        if not isinstance(given, Mapping):
+            raise PromptError(
+                f"chat_template_kwargs is {template_kwargs!r}, which is no mapping",
+                "give the chat template's variables with their values, such as {enable_thinking: false}",
+            )
+        return cls(dict(given))
 
     def record(self) -> Record:
         """What `read` takes; JSON-able."""
@@ -106,8 +135,8 @@ class ChatFormat:
         settings = settings or PromptSettings()
         if not tokenizer.chat_template:
             raise PromptError(
-                f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use an instruction-tuned model, or "
-                f"set chat_template in its tokenizer_config.json"
+                f"the tokenizer {tokenizer.name_or_path!r} has no chat template",
+                "use an instruction-tuned model, or set chat_template in the tokenizer's tokenizer_config.json",
             )
         folds = not _shows_system(tokenizer, system, user, settings)
         messages = _messages(system, user, folds)
@@ -194,8 +223,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, settings: Pr
 
 def _refusal(tokenizer: PreTrainedTokenizerBase, what: str) -> PromptError:
     return PromptError(
-        f"the chat template of {tokenizer.name_or_path!r} {what}. Use another model, or a tokenizer_name_or_path with "
-        f"another chat template"
+        f"the chat template of {tokenizer.name_or_path!r} {what}",
+        "use another model, or a tokenizer_name_or_path with another chat template",
     )
 
 

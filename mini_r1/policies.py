@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mini_r1.problems import UserError
+from mini_r1.problems import UserError, in_one_line
 
 RUNS = Path("runs")  # where the recipes put their runs
 # Folders that are never a Hub user's name in this project, whether they are there or not.
@@ -69,7 +69,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except LOAD_ERRORS as error:
-        raise ModelError(f"cannot load the tokenizer of {model!r}: {_in_one_line(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {model!r}: {in_one_line(error)}") from error
 
 
 def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -84,7 +84,7 @@ def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedMode
             model, dtype=dtype, trust_remote_code=trust_remote_code
         )
     except LOAD_ERRORS as error:
-        raise ModelError(f"cannot load the model {model!r}: {_in_one_line(error)}") from error
+        raise ModelError(f"cannot load the model {model!r}: {in_one_line(error)}") from error
     return cast(Any, loaded).to(device)
 
 
@@ -171,9 +171,3 @@ def _suggest(name: str, folder: Path) -> str:
     meant = f"; did you mean {likely[0]}?" if likely else ""
     more = f" and {len(models) - MOST_LISTED} more" if len(models) > MOST_LISTED else ""
     return f"{meant or ';'} models here: {', '.join(models[:MOST_LISTED])}{more}"
-
-
-def _in_one_line(error: BaseException) -> str:
-    """The first sentence or two of a library's message: the rest are hints for its own users."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".:")

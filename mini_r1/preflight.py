@@ -7,113 +7,40 @@ a machine without GPUs plans for another one: what this machine lacks is then sa
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset
-from jinja2 import TemplateError
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 from trl import GRPOConfig, ModelConfig
 
 from mini_r1.batch_plan import BATCH_KEYS, BatchPlan, plan_batches
 from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
-from mini_r1.countdown import GENERATED_PREFIX, load_countdown
 from mini_r1.hub_access import check_hub_access, offline_if_unreachable, uses_hub
-from mini_r1.launch import Launch, planned_environment, read_launch, share_findings, wait_until_shown
+from mini_r1.launch import planned_environment, read_launch, share_findings, wait_until_shown
 from mini_r1.machine import (
     GIB,
     Assignment,
-    Generation,
-    Gpu,
     assign_gpus,
     generation_gpu_ids,
     generation_kind,
     gpus_needed,
     idle_gpus,
-    machine_memory,
     uses_gpus,
     visible_gpus,
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
 from mini_r1.model_shape import ModelShape, load_config, measure_shape
 from mini_r1.output_folder import examine_output, output_path
+from mini_r1.preflight_prompts import check_prompts
 from mini_r1.problems import Problem, ProblemError, UserError
-from mini_r1.prompts import ASSISTANT_PREFILL, build_prompts
-from mini_r1.recipe import ScriptArguments, attention_implementation, load_tokenizer
+from mini_r1.recipe import ScriptArguments, attention_implementation
 from mini_r1.rehearsal import rehearse
 from mini_r1.run_identity import record_run
 from mini_r1.run_lock import check_unlocked
+from mini_r1.run_plan import DEFAULT_GPU_GB, Plan, Report
 from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
 
-DEFAULT_GPU_GB = 80.0
-PROMPTS_LOOKED_AT = 256
 VLLM_UTILIZATION = 0.9  # `vllm serve --gpu-memory-utilization`, its default
 ROOM_TO_SPARE = 0.05  # fragmentation of the allocator; an estimate nearer to the capacity than this is a warning
-
-
-@dataclass
-class Report:
-    """What the preflight found: tables to read, notes, and the problems that forbid to start."""
-
-    sections: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    summary: str = ""
-
-    @property
-    def exit_status(self) -> int:
-        """0 if the run may start, else 2."""
-        return 2 if self.problems else 0
-
-    def table(self) -> str:
-        """Everything, ending in `summary` or the list of problems."""
-        lines = []
-        for title, rows in self.sections:
-            width = max((len(name) for name, _ in rows), default=0)
-            lines += [title, *(f"  {name:<{width}}  {value}" for name, value in rows), ""]
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join([*lines, self.verdict()])
-
-    def verdict(self) -> str:
-        """One line when all is well; else every problem."""
-        if not self.problems:
-            return f"preflight: ready: {self.summary}"
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        return "\n".join([f"preflight: {count}", *(f"  error: {problem}" for problem in self.problems)])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The recipe and where it is to run; what the checks below share."""
-
-    script: ScriptArguments
-    training: GRPOConfig
-    model: ModelConfig
-    launch: Launch
-    generation: Generation
-    visible: list[Gpu]
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the recipe is for GPUs."""
-        return uses_gpus(self.training)
-
-    @property
-    def elsewhere(self) -> bool:
-        """A dry run, on a machine without GPUs, of a recipe for GPUs."""
-        return self.script.dry_run and self.on_gpu and not self.visible
-
-    @property
-    def capacity(self) -> int:
-        """Bytes of memory of one training GPU, or of this machine for a run on the CPU."""
-        if not self.on_gpu:
-            return machine_memory()
-        known = [gpu.memory for gpu in self.visible if gpu.memory]
-        return (
-            int((self.script.gpu_memory_gb or DEFAULT_GPU_GB) * GIB)
-            if self.script.gpu_memory_gb or not known
-            else min(known)
-        )
 
 
 def check_run(
@@ -137,11 +64,11 @@ def check_run(
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
         if not reachable:
             report.notes.append("the Hugging Face Hub can't be reached: only what this machine has already can be used")
-        shape = _check_model(plan, report)
+        config, shape = _check_model(plan, report)
         if shape is not None:
             _check_memory(plan, shape, report)
             _check_disk(plan, shape, report)
-        _check_prompts(plan, batches, shape, report)
+        check_prompts(plan, batches, config, report)
         _check_services(plan, report)
     _estimate_cost(plan, report)
     report.summary = _summary(plan, batches)
@@ -227,7 +154,7 @@ def _shown(plan: Plan, assignment: Assignment) -> str:
 # --- model and memory ----------------------------------------------------------------------------------------------
 
 
-def _check_model(plan: Plan, report: Report) -> ModelShape | None:
+def _check_model(plan: Plan, report: Report) -> tuple[PretrainedConfig | None, ModelShape | None]:
     """The sizes of the model, and whether its length suffices."""
     name = str(plan.model.model_name_or_path)
     try:
@@ -235,13 +162,13 @@ def _check_model(plan: Plan, report: Report) -> ModelShape | None:
         shape = measure_shape(config, plan.model)
     except (OSError, ValueError) as error:
         report.problems.append(_no_model(name, str(error)))
-        return None
+        return None, None
     if missing:
         report.problems.append(_no_model(name, missing))
         report.notes.append(f"the sizes below are those that {name} was published with")
     _check_length(plan, config, shape, report)
     _check_attention(plan, report)
-    return shape
+    return config, shape
 
 
 def _no_model(name: str, reason: str) -> Problem:
@@ -405,88 +332,7 @@ def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
         report.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)} for {kept} checkpoints", fix))
 
 
-# --- prompts, services, cost ---------------------------------------------------------------------------------------
-
-
-def _check_prompts(plan: Plan, batches: BatchPlan, shape: ModelShape | None, report: Report) -> None:
-    """Tokenizer, data set, and the prompts that the two make."""
-    rows: list[tuple[str, str]] = []
-    tokenizer = _load_tokenizer(plan, report)
-    puzzles = _load_puzzles(plan, batches, rows, report)
-    if tokenizer is not None and puzzles is not None:
-        _check_rendering(plan, tokenizer, puzzles, shape, rows, report)
-    if rows:
-        report.sections.append(("Prompts", rows))
-
-
-def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | None:
-    try:
-        return load_tokenizer(plan.script, plan.training, plan.model)
-    except (OSError, ValueError) as error:
-        if not any(problem.name == "model_name_or_path" for problem in report.problems):
-            name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
-            reason = str(error).strip().splitlines()[0][:200]
-            allowed = f"a folder or Hub model with a tokenizer ({reason})"
-            report.problems.append(Problem("tokenizer_name_or_path", name, allowed, "name one that has a tokenizer"))
-        return None
-
-
-def _load_puzzles(plan: Plan, batches: BatchPlan, rows: list[tuple[str, str]], report: Report) -> Dataset | None:
-    """A few of the puzzles, and whether there are enough of them for one generation batch."""
-    script = plan.script
-    generated = script.dataset_id_or_path.startswith(GENERATED_PREFIX)
-    try:
-        puzzles = load_countdown(
-            script.dataset_id_or_path,
-            split=script.dataset_split,
-            max_samples=min(script.max_samples, PROMPTS_LOOKED_AT) if generated else script.max_samples,
-            seed=script.split_seed,
-            revision=script.dataset_revision,
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        fix = "correct it, or use dataset_id_or_path: generated:countdown-3to4, which needs no network"
-        report.problems.append(
-            Problem("dataset_id_or_path", script.dataset_id_or_path, f"readable puzzles ({reason})", fix)
-        )
-        return None
-    count = script.max_samples if generated else len(puzzles)
-    for_training = count - round(count * script.test_size)
-    rows.append(("puzzles", f"{count} from {script.dataset_id_or_path}, about {for_training} to train on"))
-    prompts = batches.generation_batch // batches.generations
-    if for_training < prompts:
-        allowed = f"at least {prompts} training puzzles, those of one generation batch"
-        report.problems.append(Problem("max_samples", count, allowed, "use more puzzles or a smaller batch"))
-    return puzzles.select(range(min(PROMPTS_LOOKED_AT, len(puzzles))))
-
-
-def _check_rendering(
-    plan: Plan,
-    tokenizer: PreTrainedTokenizerBase,
-    puzzles: Dataset,
-    shape: ModelShape | None,
-    rows: list[tuple[str, str]],
-    report: Report,
-) -> None:
-    """The prefill comes last, there is one BOS at most, and the prompts are short enough."""
-    limit = plan.script.max_prompt_length
-    try:
-        kept, dropped = build_prompts(puzzles, tokenizer, limit)
-    except (ValueError, TemplateError) as error:
-        fix = "see the message: another max_prompt_length, or an instruction-tuned model"
-        report.problems.append(Problem("the prompt", "not usable", str(error), fix))
-        return
-    lengths = [len(ids) for ids in tokenizer(text=kept["prompt"][:])["input_ids"]]
-    rows.append(("prompt", f"ends in {ASSISTANT_PREFILL!r}, at most one BOS"))
-    rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(puzzles)} puzzles"))
-    if dropped:
-        report.notes.append(
-            f"{dropped} of {len(puzzles)} prompts looked at exceed max_prompt_length={limit} and drop out"
-        )
-    if shape is not None and len(tokenizer) > shape.vocabulary:
-        allowed = f"at most the model's vocabulary of {shape.vocabulary}"
-        fix = "use the tokenizer that belongs to the model"
-        report.problems.append(Problem("tokens of the tokenizer", len(tokenizer), allowed, fix))
+# --- services, cost ------------------------------------------------------------------------------------------------
 
 
 def _check_services(plan: Plan, report: Report) -> None:

@@ -95,7 +95,7 @@ def build_prompts(
         PromptError: as `PromptWriter`, or if no row is left.
     """
     if not len(dataset):
-        raise PromptError("there are no puzzles to make prompts of")
+        raise PromptError("there are no puzzles to make prompts of", "name a data set that has some")
     writer = PromptWriter(tokenizer, settings)
     prompts = [writer.write(nums, target) for nums, target in zip(dataset["nums"], dataset["target"], strict=True)]
     lengths: list[int] = []
@@ -107,7 +107,8 @@ def build_prompts(
     if not keep:
         raise PromptError(
             f"all {dropped} prompts are longer than max_prompt_length={max_prompt_length} tokens: the shortest has "
-            f"{min(lengths)}, the longest {max(lengths)}. Raise max_prompt_length to {max(lengths)} to keep them all"
+            f"{min(lengths)}, the longest {max(lengths)}",
+            f"set max_prompt_length: {max(lengths)} to keep them all",
         )
     level = logging.WARNING if dropped else logging.INFO
     logger.log(level, "prompts: %d kept, %d dropped (over %d tokens)", len(keep), dropped, max_prompt_length)
@@ -118,13 +119,14 @@ def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     """Look at the tokens that TRL will make of a prompt (GRPOTrainer._tokenize_prompts, trl 1.16)."""
     if (count := _leading_bos(tokenizer, prompt)) > 1:
         raise PromptError(
-            f"the prompt starts with {count} BOS tokens {tokenizer.bos_token!r} instead of one: {prompt[:80]!r}"
+            f"the prompt starts with {count} BOS tokens {tokenizer.bos_token!r} instead of one: {prompt[:80]!r}",
+            "take one of them out of the chat template",
         )
     decoded = str(tokenizer.decode(tokenizer(text=prompt)["input_ids"], clean_up_tokenization_spaces=False))
     if not decoded.endswith(ASSISTANT_PREFILL):
         raise PromptError(
-            f"the tokens of the prompt do not end in the prefill {ASSISTANT_PREFILL!r} but in {decoded[-80:]!r}: does "
-            f"the tokenizer add an end token (add_eos_token)?"
+            f"the tokens of the prompt do not end in the prefill {ASSISTANT_PREFILL!r} but in {decoded[-80:]!r}",
+            "give a tokenizer_name_or_path that keeps text as it is and adds no end token (add_eos_token: false)",
         )
 
 

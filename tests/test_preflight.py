@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -202,6 +204,48 @@ def test_a_tokenizer_that_loses_the_prefill_is_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     (problem,) = check(tokenizer_name_or_path=tmp_path).problems
     assert problem.name == "the prompt"
+
+
+def saved_tokenizer(folder: Path, change: Callable[[Any], None]) -> Path:
+    """The tiny base's tokenizer, changed in its files."""
+    AutoTokenizer.from_pretrained(TINY_BASE).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        change(content)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_tags_that_decoding_leaves_out_are_refused(tmp_path: Path) -> None:
+    """The other cause."""
+
+    def make_special(content: Any) -> None:
+        for token in content.get("added_tokens", content.get("added_tokens_decoder", {}).values()):
+            token["special"] |= token["content"] in ("<think>", "</think>")
+
+    (problem,) = check(tokenizer_name_or_path=saved_tokenizer(tmp_path, make_special)).problems
+    assert "</think> are special tokens" in str(problem) or "</think>, " in str(problem)
+
+
+def test_an_end_token_that_no_turn_ends_with_is_refused(tmp_path: Path) -> None:
+    """As Qwen2.5's base: every completion would be cut off. The model's generation_config is of no help here."""
+
+    def end_document(content: Any) -> None:
+        if "eos_token" in content:
+            content["eos_token"] = "<|endoftext|>"
+
+    model = tmp_path / "model"
+    shutil.copytree(TINY_BASE, model)
+    saved_tokenizer(model, end_document)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}), encoding="utf-8")
+    (problem,) = check(model_name_or_path=model).problems
+    assert "ends the assistant's turn with '<|im_end|>" in str(problem)
+
+
+def test_variables_of_the_template_are_used_and_checked() -> None:
+    assert check(chat_template_kwargs='{"enable_thinking": false}').problems == []
+    (problem,) = check(chat_template_kwargs='{"messages": []}').problems
+    assert "chat_template_kwargs sets messages" in str(problem)
 
 
 def test_a_data_set_without_the_columns_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from datasets import Dataset
+from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
@@ -103,6 +104,16 @@ def test_template_with_two_bos_is_refused() -> None:
 def test_tokenizer_that_appends_an_end_token_is_refused() -> None:
     with pytest.raises(ValueError, match="do not end in the prefill"):
         render_prompt(llama_tokenizer(around=f"{BOS} $A {END}"), NUMS, TARGET)
+
+
+@pytest.mark.parametrize(
+    "normalizer", [normalizers.Lowercase(), normalizers.Replace("\n", " "), normalizers.Replace(" ", "")]
+)
+def test_tokenizer_that_changes_text_is_refused(normalizer: normalizers.Normalizer) -> None:
+    tokenizer = qwen_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    with pytest.raises(ValueError, match="do not end in the prefill"):
+        render_prompt(tokenizer, NUMS, TARGET)
 
 
 def test_missing_chat_template_is_named() -> None:
