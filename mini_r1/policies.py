@@ -69,7 +69,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrained
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except LOAD_ERRORS as error:
-        raise ModelError(f"cannot load the tokenizer of {model!r}: {in_one_line(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {model!r}: {_why(error)}") from error
 
 
 def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -84,7 +84,7 @@ def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedMode
             model, dtype=dtype, trust_remote_code=trust_remote_code
         )
     except LOAD_ERRORS as error:
-        raise ModelError(f"cannot load the model {model!r}: {in_one_line(error)}") from error
+        raise ModelError(f"cannot load the model {model!r}: {_why(error)}") from error
     return cast(Any, loaded).to(device)
 
 
@@ -171,3 +171,9 @@ def _suggest(name: str, folder: Path) -> str:
     meant = f"; did you mean {likely[0]}?" if likely else ""
     more = f" and {len(models) - MOST_LISTED} more" if len(models) > MOST_LISTED else ""
     return f"{meant or ';'} models here: {', '.join(models[:MOST_LISTED])}{more}"
+
+
+def _why(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):  # the library's first line does not say how
+        return "it comes with Python code of its own; look at that, then allow it (--trust-remote-code)"
+    return in_one_line(error)

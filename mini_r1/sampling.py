@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers.generation import StoppingCriteria
 
 from mini_r1.decoding import decode_without_ended
 
@@ -42,6 +43,7 @@ def generate_completions(
     batch_size: int,
     seed: int,
     reward: Callable[[int, str], float] | None = None,
+    watch: Callable[[str], None] | None = None,
 ) -> list[list[Completion]]:
     """Generate `samples` completions of each prompt, on the model's device.
 
@@ -55,6 +57,7 @@ def generate_completions(
         max_completion_length: in tokens.
         batch_size: sequences at a time.
         reward: of a completion, from the prompt's index and the text; its mean is shown in the progress bar.
+        watch: called with the text so far after each token, instead of a progress bar; needs a `batch_size` of 1.
 
     Returns:
         `samples` completions for each prompt.
@@ -64,11 +67,13 @@ def generate_completions(
     config = _generation_config(model, tokenizer, temperature, max_completion_length)
     completions: list[list[Completion]] = [[] for _ in prompts]
     total_reward = 0.0
-    bar = tqdm(total=len(order), desc="sampling" if temperature else "greedy", unit="completion")
+    bar = tqdm(
+        total=len(order), desc="sampling" if temperature else "greedy", unit="completion", disable=watch is not None
+    )
     with bar, _ready_to_generate(model, config, seed):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            written = _generate_batch(model, tokenizer, [token_ids[index] for index in batch], config)
+            written = _generate_batch(model, tokenizer, [token_ids[index] for index in batch], config, watch)
             for index, completion in zip(batch, written, strict=True):
                 completions[index].append(completion)
                 total_reward += reward(index, completion.text) if reward else 0.0
@@ -122,10 +127,15 @@ def _generate_batch(
     tokenizer: PreTrainedTokenizerBase,
     token_ids: Sequence[Sequence[int]],
     config: GenerationConfig,
+    watch: Callable[[str], None] | None,
 ) -> list[Completion]:
     prompts, mask = (side.to(model.device) for side in _left_pad(token_ids, config.pad_token_id))
     output = cast(Any, model).generate(
-        input_ids=prompts, attention_mask=mask, generation_config=config, custom_generate=decode_without_ended
+        input_ids=prompts,
+        attention_mask=mask,
+        generation_config=config,
+        stopping_criteria=StoppingCriteriaList([_Watch(tokenizer, prompts.shape[1], watch)] if watch else []),
+        custom_generate=decode_without_ended,
     )
     ends = set(config.eos_token_id or [])
     completions = []
@@ -135,6 +145,18 @@ def _generate_batch(
         text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
         completions.append(Completion(text, length or len(row), truncated=length is None))
     return completions
+
+
+class _Watch(StoppingCriteria):
+    """Stops nothing, but sees the one sequence after each token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_length: int, watch: Callable[[str], None]) -> None:
+        self.tokenizer, self.prompt_length, self.watch = tokenizer, prompt_length, watch
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        (row,) = input_ids[:, self.prompt_length :].tolist()
+        self.watch(str(self.tokenizer.decode(row, skip_special_tokens=True)))
+        return torch.zeros(1, dtype=torch.bool, device=input_ids.device)
 
 
 def _left_pad(token_ids: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -3,83 +3,163 @@
     python scripts/ask.py runs/aha-seed42 --numbers 19 36 55 --target 72
     python scripts/ask.py runs/my-run/checkpoint-100 --numbers 3 25 50 7 --target 765 --samples 4 --temperature 0.7
 
-MODEL is a folder (a run, a checkpoint, an adapter) or a Hub id. Without --seed each call samples anew.
+MODEL is a folder (a run, a checkpoint, an adapter) or a Hub id. Each completion is shown while it is written; what in
+it could steer the terminal is shown as an escape. Without --seed each call samples anew.
 """
 
 import argparse
+import contextlib
 import logging
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
+from mini_r1.problems import UserError
 
 with in_words():
-    from mini_r1.policies import load_model, load_tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils.logging import disable_progress_bar
+
+    from mini_r1.expression import MAX_DIGITS
+    from mini_r1.policies import load_model, load_tokenizer, resolve_model
     from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
     from mini_r1.rewards import judge_equation, judge_format
-    from mini_r1.sampling import generate_completions
+    from mini_r1.sampling import Completion, generate_completions
     from mini_r1.solver import MAX_NUMBERS, solve
+    from mini_r1.terminal import GrowingText
+
+LARGEST = 10**MAX_DIGITS - 1  # what the verifier reads
+LARGEST_SEED = 2**32 - 1
+TEMPERATURES = 0.01, 100.0  # outside, scores over- or underflow
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message:.300}; --help shows what there is")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
     parser.add_argument("--numbers", type=int, nargs="+", required=True, help="each is to be used exactly once")
     parser.add_argument("--target", type=int, required=True, help="what the equation is to equal")
-    parser.add_argument("--samples", type=int, default=1, help="completions (default: 1)")
+    parser.add_argument("--samples", type=int, default=1, help="completions, one after another (default: 1)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--max-completion-length", type=int, default=320, help="in tokens (default: 320)")
     parser.add_argument("--seed", type=int, help="for the same completions again")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run the Python code that comes with the model"
+    )
     return parser
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what is no puzzle.
+    """Refuse what is no puzzle, or can't be sampled.
 
     Raises:
-        ValueError: naming the value and what is allowed.
+        UserError: naming the value and what is allowed.
     """
-    if not 2 <= len(args.numbers) <= MAX_NUMBERS or min(args.numbers) < 1:
-        raise ValueError(f"--numbers {args.numbers}: give 2 to {MAX_NUMBERS} positive whole numbers")
-    if args.samples < 1 or args.max_completion_length < 1 or args.temperature < 0:
-        raise ValueError("--samples and --max-completion-length must be at least 1, --temperature at least 0")
+    low, high = TEMPERATURES
+    for wrong, name, value, allowed in (
+        (not 2 <= len(args.numbers) <= MAX_NUMBERS, "numbers", args.numbers, f"2 to {MAX_NUMBERS} whole numbers"),
+        (min(args.numbers) < 1, "numbers", min(args.numbers), "whole numbers above 0"),
+        (max(args.numbers) > LARGEST, "numbers", max(args.numbers), f"numbers of at most {MAX_DIGITS} digits"),
+        (abs(args.target) > LARGEST, "target", args.target, f"at most {MAX_DIGITS} digits"),
+        (args.samples < 1, "samples", args.samples, "at least 1"),
+        (args.max_completion_length < 1, "max-completion-length", args.max_completion_length, "at least 1"),
+        (
+            not (args.temperature == 0 or low <= args.temperature <= high),
+            *("temperature", args.temperature, f"0 (greedy) or {low:g} to {high:g}"),
+        ),
+        (not 0 <= (args.seed or 0) <= LARGEST_SEED, "seed", args.seed, f"0 to {LARGEST_SEED}"),
+    ):
+        if wrong:
+            raise UserError(f"--{name} {value!s:.60}: give {allowed}")
+
+
+def load(name: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load a policy; where the Hub does not answer, from its cache.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    name = resolve_model(name)
+    disable_progress_bar()
+    with contextlib.ExitStack() as stack:
+        if not Path(name).is_dir():
+            from mini_r1.hub_access import offline_if_unreachable  # imports TRL, which a folder does not need
+
+            stack.enter_context(offline_if_unreachable())
+        tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+        return tokenizer, load_model(name, trust_remote_code=trust_remote_code)
+
+
+def check_length(model: PreTrainedModel, prompt_tokens: int, completion_tokens: int) -> None:
+    """Refuse a completion that may outgrow what the model can see.
+
+    Raises:
+        UserError: saying how long it may be.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and prompt_tokens + completion_tokens > positions:
+        raise UserError(
+            f"--max-completion-length {completion_tokens}: the model sees {positions} tokens, {prompt_tokens} of them "
+            f"the prompt's; give at most {max(positions - prompt_tokens, 1)}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask, print each completion with its verdict; return the exit status."""
+    """Ask, print each completion with its verdict; return the exit status.
+
+    Raises:
+        UserError: for a wrong argument.
+    """
     logging.basicConfig(level=logging.WARNING)
     args = build_parser().parse_args(argv)
-    try:
-        check(args)
-        tokenizer, model = load_tokenizer(args.model), load_model(args.model)
-        prompt = render_prompt(tokenizer, args.numbers, args.target)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    (completions,) = generate_completions(
-        model,
-        tokenizer,
-        [prompt],
-        samples=args.samples,
-        temperature=args.temperature,
-        max_completion_length=args.max_completion_length,
-        batch_size=args.samples,
-        seed=secrets.randbits(32) if args.seed is None else args.seed,
-    )
-    for completion in completions:
+    check(args)
+    tokenizer, model = load(args.model, args.trust_remote_code)
+    prompt = render_prompt(tokenizer, args.numbers, args.target)
+    check_length(model, len(tokenizer(text=prompt)["input_ids"]), args.max_completion_length)
+    print(f"> Using the numbers {args.numbers}, create an equation that equals {args.target}.\n", flush=True)
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    for sample in range(args.samples):
+        completion = think_aloud(model, tokenizer, prompt, args, (seed + sample) % (LARGEST_SEED + 1))
         verdict = judge_equation(completion.text, args.target, args.numbers)
         form = "ok" if judge_format(completion.text) else "broken"
         cut = ", cut off" if completion.truncated else ""
-        print(f"{ASSISTANT_PREFILL}{completion.text}")
-        print(f"--- {verdict.reason.value}; format {form}; {completion.tokens} tokens{cut}\n")
+        print(f"--- {verdict.reason.value}; format {form}; {completion.tokens} tokens{cut}\n", flush=True)
     solution = solve(args.numbers, args.target)
     print(f"a solution: {solution}" if solution else "no solution exists")
     return 0
+
+
+def think_aloud(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, args: argparse.Namespace, seed: int
+) -> Completion:
+    """Sample one completion, shown while it is written."""
+    print(ASSISTANT_PREFILL, end="", flush=True)
+    growing = GrowingText()
+    ((completion,),) = generate_completions(
+        model,
+        tokenizer,
+        [prompt],
+        samples=1,
+        temperature=args.temperature,
+        max_completion_length=args.max_completion_length,
+        batch_size=1,
+        seed=seed,
+        watch=growing.show,
+    )
+    growing.finish(completion.text)
+    return completion
 
 
 if __name__ == "__main__":
