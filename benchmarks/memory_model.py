@@ -57,7 +57,7 @@ CASES = [
 
 def status(field: str) -> int:
     """A field of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
@@ -100,7 +100,8 @@ def measure(case: Case) -> dict[str, float]:
         script, training, model = parse_recipe(["--config", str(RECIPE), *flags])
         shape = measure_shape(load_config(model)[0], model)
         items = training_items(shape, step_of(script, training, model), Launch(), capacity=0)
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which saving the model made
+        # Forget the peak so far, which saving the model made.
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         before = status("VmRSS")
         build_trainer(script, training, model, SampleRecorder(folder / "samples", 0)).train()
         return {"parameters": shape.parameters, "estimate": peak(items), "measured": status("VmHWM") - before}

@@ -159,7 +159,7 @@ def summary(name: str, times: dict[str, list[float]]) -> str:
 
 def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 

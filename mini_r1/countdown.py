@@ -305,7 +305,8 @@ def _check_rows(rows: list[Any], source: str) -> list[Row]:
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise PuzzleError(
-                f'{source}, row {index}: found {_shown(row)}. Allowed: {{"nums": [1, 2, 3], "target": 6}}'
+                f'{source}, row {index}: found {_shown(row)}. Allowed: {{"nums": [1, 2, 3], "target": 6}}. Fix: '
+                f"make each row such an object"
             )
         if missing := [column for column in COLUMNS if column not in row]:
             raise PuzzleError(_missing_column(source, missing, row, index))

@@ -1,5 +1,6 @@
 """Whether the Hub answers, and will take what a run pushes: a token that is valid and may write. It is never shown."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ import httpx
 from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
+from mini_r1.causes import explain, one_line
 from mini_r1.countdown import is_on_hub
 from mini_r1.problems import Problem
 
+logger = logging.getLogger(__name__)
+
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
-
-
 ANSWER_SECONDS = 5.0
 
 
@@ -24,18 +26,26 @@ def uses_hub(model: str, dataset: str) -> bool:
     return not Path(model).is_dir() or is_on_hub(dataset)
 
 
+def _answers() -> bool:
+    if constants.is_offline_mode():  # no request at all
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+    except httpx.HTTPError:
+        return False
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy or an endpoint that can't be used
+        logger.warning("%s", explain(error) or one_line(error))
+        return False
+    return True
+
+
 @contextmanager
 def offline_if_unreachable() -> Iterator[bool]:
     """Ask once whether the Hub answers; where it does not, use its cache only, instead of trying for a minute per file.
 
     The two libraries read their setting when imported, hence the change of theirs.
     """
-    try:
-        httpx.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
-        reachable = not constants.is_offline_mode()
-    except httpx.HTTPError:
-        reachable = False
-    if reachable:
+    if _answers():
         yield True
         return
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -60,7 +70,7 @@ def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
         return None, Problem("HF_TOKEN", "not set", "a token with write permission", fix)
     try:
         account: dict[str, Any] = HfApi().whoami(token=token)
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
         return None, _rejected(error)
     return _check_permission(account, training.hub_model_id)
 

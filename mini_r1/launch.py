@@ -116,7 +116,8 @@ def _is_true(environ: Mapping[str, str], name: str, default: str = "false") -> b
 def _with_deepspeed_config(place: Launch, config: str | dict[str, Any]) -> Launch:
     if isinstance(config, str):
         try:
-            config = dict(json.loads(config if config.lstrip().startswith("{") else Path(config).read_text()))
+            text = config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8")
+            config = dict(json.loads(text))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"it is no JSON ({error})"
             raise UserError(

@@ -199,5 +199,5 @@ def machine_memory() -> int:
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return 0
-    fields = dict(line.split(":", maxsplit=1) for line in meminfo.read_text().splitlines())
+    fields = dict(line.split(":", maxsplit=1) for line in meminfo.read_text(encoding="utf-8").splitlines())
     return int(fields["MemTotal"].split()[0]) * 1024

@@ -103,7 +103,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
     )
     card = ModelCard.from_template(
         metadata,
-        template_path=str(TEMPLATE),
+        template_str=TEMPLATE.read_text(encoding="utf-8"),  # by path it is read in the locale's encoding
         name=name,
         run=run,
         data=data,

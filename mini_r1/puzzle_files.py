@@ -42,7 +42,9 @@ def read_rows(file: Path) -> list[Any]:
     }
     ending = file.suffix.lower()
     if ending not in readers:
-        raise PuzzleError(f"{file} is not one of {', '.join(FILE_ENDINGS)}: convert it, or give it its true ending")
+        raise PuzzleError(
+            f"{file} is not one of {', '.join(FILE_ENDINGS)}. Fix: convert it, or give it its true ending"
+        )
     try:
         return readers[ending](file)
     except OSError as error:
@@ -65,7 +67,7 @@ def read_saved(folder: Path, split: str) -> Dataset:
     if not isinstance(loaded, DatasetDict):
         return loaded
     if split not in loaded:
-        raise PuzzleError(f"{folder} has no split {split!r}, only {', '.join(loaded)}: set dataset_split")
+        raise PuzzleError(f"{folder} has no split {split!r}, only {', '.join(loaded)}. Fix: set dataset_split")
     return loaded[split]
 
 

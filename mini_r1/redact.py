@@ -11,9 +11,17 @@ _IN_THE_ENVIRONMENT = re.compile(r"(^|_)(TOKEN|API_KEY|SECRET)$")
 _SHAPES = (
     re.compile(r"\bhf_(?:oauth_|jwt_)?[A-Za-z0-9]{8,}"),
     re.compile(r"(?<=Bearer )[^\s'\"]+"),
-    re.compile(r"(?<=_token[= ])[^\s'\",]+"),  # --hub_token VALUE, hub_token=VALUE
-    re.compile(r"(?<=_token: )[^\s'\",]+"),  # hub_token: VALUE, in YAML
     re.compile(r"(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)"),  # user:password in an address
+)
+# What a secret is called, before its value: in a flag, an assignment, YAML, JSON or an address.
+_NAME = (
+    r"(?:[\w-]*[_-])?(?:api[_-]?keys?|(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)token|password|passwd|secret|access[_-]key)"
+)
+_VALUE = r"""(?:"[^"]+"|'[^']+'|[^\s'",&;]+)"""
+_NAMED = (
+    re.compile(rf"(--{_NAME}(?:=|[ ]+|', '))({_VALUE})", re.IGNORECASE),
+    re.compile(rf"(\b{_NAME}['\"]?(?:=|: ))({_VALUE})", re.IGNORECASE),
+    re.compile(r"(\bauthorization['\"]?(?:=|: )['\"]?(?:(?:basic|bearer) )?)([^\s'\",]+)", re.IGNORECASE),
 )
 _known: set[str] = set()
 
@@ -34,6 +42,8 @@ def redact(text: str) -> str:
         text = text.replace(secret, REDACTED)
     for shape in _SHAPES:
         text = shape.sub(REDACTED, text)
+    for named in _NAMED:
+        text = named.sub(rf"\1{REDACTED}", text)
     return text
 
 

@@ -7,12 +7,14 @@ The folder holds, written by one process only,
 * `completion_samples.txt`, `success_completion_samples.txt`: the same to read, all of them and the successful ones.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mini_r1.harmless import harmless
 from mini_r1.rewards import Reason, Verdict, judge_equation, judge_format
 from mini_r1.traces import Thinking, read_thinking
 
@@ -34,6 +36,7 @@ class SampleRecorder:
 
     def observe(self, equation_reward: RewardFunction) -> RewardFunction:
         """The same reward function, under the same name, whose calls by TRL are recorded."""
+        record = harmless(self._record)
 
         @functools.wraps(equation_reward)
         def observed(completions: Sequence[str], **columns: Any) -> list[float]:
@@ -41,7 +44,7 @@ class SampleRecorder:
             thinking = [read_thinking(completion) for completion in completions]
             _log_thinking(thinking, columns.get("log_metric"))
             if self.writes and self.per_step:
-                self._record(completions, rewards, thinking, columns)
+                record(completions, rewards, thinking, columns)
             return rewards
 
         return observed
@@ -54,7 +57,7 @@ class SampleRecorder:
         path = self.folder / RECORDS
         if not self.writes or not path.exists():
             return
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        records = list(_readable(path.read_text(encoding="utf-8", errors="replace").splitlines()))
         for name in (RECORDS, ALL_TEXT, SUCCESS_TEXT):
             (self.folder / name).unlink(missing_ok=True)
         self._write([r for r in records if r["step"] < step + (r["split"] == "test")])
@@ -98,6 +101,13 @@ class SampleRecorder:
         # A completion may hold lone surrogates, which UTF-8 can't: they are written as escapes.
         with (self.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(texts)
+
+
+def _readable(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The records in the lines, without one that a killed process left unfinished."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def _log_thinking(thinking: Sequence[Thinking], log_metric: Callable[[str, float], None] | None) -> None:

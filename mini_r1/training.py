@@ -37,6 +37,7 @@ from mini_r1.decoding import decode_without_ended
 from mini_r1.failures import output_is, say
 from mini_r1.finite import StopIfNotFinite, diverged
 from mini_r1.generation_server import generation_server, limit_requests
+from mini_r1.harmless import harmless, make_harmless
 from mini_r1.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
@@ -198,6 +199,7 @@ def _run(
         trainer.add_callback(TakeNewSteps())
         trainer.add_callback(WriteManifest(record.as_json(), seconds))
         push = _publish(trainer, summary, destination)
+        make_harmless(trainer.callback_handler.callbacks, more=(CardWriter, HubPush))
         if checkpoint:
             load_across_cpu_processes()
             restore_data_order(trainer, checkpoint)
@@ -205,7 +207,9 @@ def _run(
         _train(trainer, checkpoint)
         if stop.agreed(training):
             if trainer.is_world_process_zero():
-                print(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+                harmless(print)(
+                    f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True
+                )
             if push:
                 push.stop()
             return stop.exit_status
@@ -320,11 +324,11 @@ def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) 
     output = output_path(trainer.args)
     run = summary()
     if trainer.is_world_process_zero():
-        write_card(output, run, trainer.state.log_history)
+        harmless(write_card)(output, run, trainer.state.log_history)
     trainer.save_model(str(output))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        print(f"{run['steps']} steps, {run['seconds'] / 60:.1f} min; model saved in {output}", flush=True)
+        harmless(print)(f"{run['steps']} steps, {run['seconds'] / 60:.1f} min; model saved in {output}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -355,6 +359,7 @@ def hardware() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
         name = names[0] if names else name
     return f"{name}, {torch.get_num_threads()} threads, no GPU"

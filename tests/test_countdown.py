@@ -118,14 +118,14 @@ def test_a_fresh_process_with_another_hash_seed_agrees() -> None:
 
 
 def write_csv(path: Path, nums_as: Callable[[list[int]], str]) -> None:
-    with path.open("w", newline="") as stream:
+    with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["nums", "target"])
         writer.writerows([nums_as(row["nums"]), row["target"]] for row in ROWS)
 
 
 def as_jsonl(path: Path) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + "\n")
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + "\n", encoding="utf-8")
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {

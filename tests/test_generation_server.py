@@ -58,7 +58,7 @@ def pid_of_server(plan: ServerPlan) -> int:
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits to be collected does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
 

@@ -14,7 +14,7 @@ PUZZLES = [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 41)]
 
 def write(path: Path, rows: list[dict[str, object]]) -> DataSettings:
     """Puzzles in a file, and the settings of a run on them."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return DataSettings(str(path), test_size=0.25)
 
 

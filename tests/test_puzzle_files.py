@@ -105,7 +105,7 @@ def refusal(source: object, words: str) -> str:
     assert words in message
     assert "\n" not in message
     assert len(message) < 1000
-    assert "Fix: " in message or ": c" in message
+    assert "Fix: " in message
     return message
 
 

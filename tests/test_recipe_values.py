@@ -66,7 +66,7 @@ def test_the_command_line_is_read_as_the_trainer_reads_it(recipe: Path, override
     "text", ["use_vllm: yes", "use_vllm: on", "use_vllm: 'true'", "use_vllm: off", "vllm_gpus: 3", ""]
 )
 def test_the_file_is_read_as_the_trainer_reads_it(recipe: Path, text: str) -> None:
-    recipe.write_text(f"model_name_or_path: tiny\nvllm_mode: server\n{text}\n")
+    recipe.write_text(f"model_name_or_path: tiny\nvllm_mode: server\n{text}\n", encoding="utf-8")
     script, training, _ = read_recipe(["--config", str(recipe), "--output_dir", "x"])
     server = "yes" if generation_kind(training) == "own server" else "no"
     gpus = max(1, len(generation_gpu_ids(script.vllm_gpus)))
@@ -75,13 +75,13 @@ def test_the_file_is_read_as_the_trainer_reads_it(recipe: Path, text: str) -> No
 
 def test_defaults_are_the_trainers(recipe: Path) -> None:
     """But for the folder: TRL's own is transformers' `trainer_output`, known only once GRPOConfig is built."""
-    recipe.write_text("model_name_or_path: tiny\n")
+    recipe.write_text("model_name_or_path: tiny\n", encoding="utf-8")
     assert values(recipe) == ["trainer_output", "no", "1", "no", "no"]
 
 
 def test_the_home_folder_is_where_the_trainer_has_it(recipe: Path) -> None:
     assert values(recipe, "--output_dir", "~/a b")[0] == str(Path.home() / "a b")
-    recipe.write_text(RECIPE.replace("runs/mine", "~/x"))
+    recipe.write_text(RECIPE.replace("runs/mine", "~/x"), encoding="utf-8")
     assert values(recipe)[0] == str(Path.home() / "x")
 
 
@@ -101,7 +101,7 @@ def test_the_home_folder_is_where_the_trainer_has_it(recipe: Path) -> None:
     ],
 )
 def test_what_it_cannot_use_is_one_line_and_status_2(recipe: Path, text: str, message: str) -> None:
-    recipe.write_text(text)
+    recipe.write_text(text, encoding="utf-8")
     done = call(recipe)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert done.stderr.startswith("error: ")

@@ -129,13 +129,13 @@ def test_no_recipe_needs_an_account(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_with_vllm_says_how_its_samples_are_weighted(path: Path) -> None:
     """TRL's default drops completions that are merely long; a recipe has to choose, and to say why."""
-    written = yaml.safe_load(path.read_text())
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not written.get("use_vllm"):
         return
     if written.get("vllm_importance_sampling_correction", True):
         assert written["vllm_importance_sampling_mode"] == "token_truncate"
         assert written["vllm_importance_sampling_clip_max"] == 2.0
-        assert "modern recipe" in path.read_text() or "trl#4772" in path.read_text()
+        assert "modern recipe" in path.read_text(encoding="utf-8") or "trl#4772" in path.read_text(encoding="utf-8")
     else:
         assert path == ORIGINAL
 

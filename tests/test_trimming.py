@@ -80,7 +80,7 @@ def test_no_more_columns_are_computed_than_the_longest_completion_needs(
 
 def test_trl_still_calls_the_method_that_is_overridden() -> None:
     """A private name: when the pin of TRL moves, look here first."""
-    source = Path(str(GRPOTrainer.__init__.__code__.co_filename)).read_text()
+    source = Path(str(GRPOTrainer.__init__.__code__.co_filename)).read_text(encoding="utf-8")
     assert source.count("self._get_per_token_logps_and_entropies(") >= 2
 
 

@@ -77,7 +77,7 @@ def test_browser_reads_the_page_without_complaint(page: Path, browse: Browse, re
 def test_a_complaint_would_be_seen_and_no_script_could_run(page: Path, browse: Browse, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     escaped = html.escape(inputs["ATTACK"])
-    broken.write_text(page.read_text().replace(escaped, "<script>document.title = 'ran'</script>"))
+    broken.write_text(page.read_text(encoding="utf-8").replace(escaped, "<script>document.title = 'ran'</script>"))
     done = browse(broken, "--dump-dom")
     assert any("Content Security Policy" in line for line in console(done))
     assert "<title>ran" not in done.stdout

@@ -116,13 +116,14 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 def workers(process: "subprocess.Popen[str]") -> list[int]:
     """The training processes that a launcher started."""
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8")
+    return [int(pid) for pid in children.split()]
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs (one that only waits to be collected does not)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
