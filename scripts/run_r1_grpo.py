@@ -16,9 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
-from mini_r1.recipe_help import show_help_if_asked
 
 with in_words():
+    from mini_r1.recipe_help import show_help_if_asked
+
     show_help_if_asked(sys.argv)  # at once: what follows takes seconds to import
     import datasets
     import transformers

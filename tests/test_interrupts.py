@@ -36,7 +36,7 @@ def be_signalled(number: signal.Signals) -> None:
 def test_a_signal_while_everything_loads_ends_the_run_at_once(
     number: signal.Signals, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(training_module, "build_trainer", lambda *_: be_signalled(number))
+    monkeypatch.setattr(training_module, "build_trainer", lambda *_, **__: be_signalled(number))
     assert train(tmp_path) == 0
     assert capsys.readouterr().err.endswith("stopped before the first step\n")
 
@@ -45,7 +45,7 @@ def test_ctrl_c_while_everything_loads_is_left_to_the_program(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which says "interrupted" (tests/test_failures.py)."""
-    monkeypatch.setattr(training_module, "build_trainer", lambda *_: be_signalled(signal.SIGINT))
+    monkeypatch.setattr(training_module, "build_trainer", lambda *_, **__: be_signalled(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
 
