@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mini_r1.chat_template import PromptSettings
 from mini_r1.countdown import COLUMNS
 from mini_r1.metrics import metric_of
 from mini_r1.prompts import build_prompts
@@ -96,12 +97,14 @@ def evaluate(
     *,
     model_name: str | None = None,
     dataset_name: str | None = None,
+    prompt_settings: PromptSettings | None = None,
 ) -> Result:
     """Sample `settings.samples` completions and a greedy one for each puzzle, and score them.
 
     Args:
         puzzles: rows with nums, target and perhaps difficulty.
         model_name, dataset_name: how the result names them.
+        prompt_settings: those of the run that trained the model; by default those of a new run.
 
     Returns:
         what `summarise` returns, with model, dataset, number of puzzles, settings and seconds in front; JSON-able.
@@ -110,7 +113,7 @@ def evaluate(
         ValueError: as `render_prompts`.
     """
     started = time.monotonic()
-    prompts = render_prompts(puzzles, tokenizer, settings.max_prompt_length)
+    prompts = render_prompts(puzzles, tokenizer, settings.max_prompt_length, prompt_settings)
     nums, targets = puzzles["nums"][:], puzzles["target"][:]
     generate = partial(
         generate_completions,
@@ -134,14 +137,19 @@ def evaluate(
     }
 
 
-def render_prompts(puzzles: Dataset, tokenizer: PreTrainedTokenizerBase, max_prompt_length: int) -> list[str]:
+def render_prompts(
+    puzzles: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_length: int,
+    prompt_settings: PromptSettings | None = None,
+) -> list[str]:
     """Return the prompt of each puzzle, as the trainer makes it.
 
     Raises:
         ValueError: if there are no puzzles, the tokenizer does not fit (`mini_r1.prompts`), or a prompt is too long.
     """
     rows = Dataset.from_dict({column: puzzles[column][:] for column in COLUMNS})
-    with_prompts, dropped = build_prompts(rows, tokenizer, max_prompt_length)
+    with_prompts, dropped = build_prompts(rows, tokenizer, max_prompt_length, prompt_settings)
     if dropped:
         raise ValueError(
             f"{dropped} of {len(puzzles)} prompts are longer than max_prompt_length={max_prompt_length} tokens: "

@@ -22,6 +22,7 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 
 from mini_r1.batch_plan import plan_batches
 from mini_r1.causes import is_disk_full, is_non_finite
+from mini_r1.chat_template import PromptSettings
 from mini_r1.checkpoints import (
     Checkpoint,
     TakeNewSteps,
@@ -61,7 +62,10 @@ REWARDS = (format_reward_func.__name__, equation_reward_func.__name__)
 
 
 def prepare_datasets(
-    script: ScriptArguments, tokenizer: PreTrainedTokenizerBase, sides: Sides | None = None
+    script: ScriptArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    sides: Sides | None = None,
+    prompt_settings: PromptSettings | None = None,
 ) -> tuple[Dataset, Dataset]:
     """The puzzles with their prompts: those to train on, and the held-out ones for evaluation during the run.
 
@@ -72,7 +76,7 @@ def prepare_datasets(
     watched = sides.held_out.select(range(min(script.eval_puzzles, len(sides.held_out))))
     prepared = []
     for name, side in (("train", sides.train), ("test", watched)):
-        side, _ = build_prompts(side, tokenizer, script.max_prompt_length)
+        side, _ = build_prompts(side, tokenizer, script.max_prompt_length, prompt_settings)
         prepared.append(side.add_column("split", [name] * len(side)))
     train, test = prepared
     return train, test
@@ -85,14 +89,16 @@ def build_trainer(
     recorder: SampleRecorder,
     extra_rewards: Sequence[RewardFunction] = (),
     sides: Sides | None = None,
+    prompt_settings: PromptSettings | None = None,
 ) -> TrimmedGRPOTrainer:
     """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model.
 
     `extra_rewards` follow the two of Mini-R1; TRL's `reward_weights` says what each of them counts (default: 1).
-    `sides` saves loading the puzzles again.
+    `sides` saves loading the puzzles again; `prompt_settings` are those of a new run by default.
     """
+    prompt_settings = prompt_settings or PromptSettings.of(training.chat_template_kwargs)
     tokenizer = load_tokenizer(script, training, model)
-    train, test = prepare_datasets(script, tokenizer, sides)
+    train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
@@ -179,13 +185,14 @@ def _run(
                 "\n".join([f"resuming from {checkpoint.folder} (step {checkpoint.step})", *standing.notes]), flush=True
             )
     sides = load_sides(script, training, standing.began)
-    record = record_run(script, REWARDS, sides)
+    prompt_settings = choose_prompt_settings(training, standing.began)
+    record = record_run(script, REWARDS, sides, prompt_settings.record())
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(checkpoint.step if checkpoint else 0)
     with generation_server(script, training, model):
-        trainer = build_trainer(script, training, model, recorder, sides=sides)
+        trainer = build_trainer(script, training, model, recorder, sides=sides, prompt_settings=prompt_settings)
         check_enough(training, len(cast(Sized, trainer.train_dataset)), sides)
         limit_requests(trainer, script.vllm_request_timeout)
 
@@ -245,6 +252,19 @@ def load_sides(script: ScriptArguments, training: GRPOConfig, began: RunRecord |
         check_unchanged(sides, began.data)
     check_enough(training, len(sides.train), sides)
     return sides
+
+
+def choose_prompt_settings(training: GRPOConfig, began: RunRecord | None) -> PromptSettings:
+    """What the prompts of a run rest on: what it began with, so that a run resumed tomorrow sees the same prompts.
+
+    The main process decides for all, who might see midnight pass between them.
+    """
+
+    def choose() -> PromptSettings:
+        settings = PromptSettings.of(training.chat_template_kwargs)
+        return PromptSettings.read(settings.record() | began.prompt) if began else settings
+
+    return decide_for_all(training, choose)
 
 
 def check_enough(training: GRPOConfig, rows: int, sides: Sides) -> None:

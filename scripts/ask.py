@@ -25,10 +25,12 @@ with in_words():
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.utils.logging import disable_progress_bar
 
+    from mini_r1.chat_template import PromptSettings
     from mini_r1.expression import MAX_DIGITS
     from mini_r1.policies import load_model, load_tokenizer, resolve_model
     from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
     from mini_r1.rewards import judge_equation, judge_format
+    from mini_r1.run_identity import find_record
     from mini_r1.sampling import Completion, generate_completions
     from mini_r1.solver import MAX_NUMBERS, solve
     from mini_r1.terminal import GrowingText
@@ -126,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     check(args)
     tokenizer, model = load(args.model, args.trust_remote_code)
-    prompt = render_prompt(tokenizer, args.numbers, args.target)
+    record = find_record(args.model)
+    settings = PromptSettings.read(record.prompt if record else {})
+    prompt = render_prompt(tokenizer, args.numbers, args.target, settings)
     check_length(model, len(tokenizer(text=prompt)["input_ids"]), args.max_completion_length)
     print(f"> Using the numbers {args.numbers}, create an equation that equals {args.target}.\n", flush=True)
     seed = secrets.randbits(32) if args.seed is None else args.seed

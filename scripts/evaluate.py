@@ -29,6 +29,7 @@ with in_words():
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from mini_r1.chat_template import PromptSettings
     from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
     from mini_r1.exposure import Exposure, examine_exposure
     from mini_r1.holdout import DataSettings, Sides, hold_out
@@ -93,6 +94,7 @@ class Plan:
     puzzles: Dataset
     tokenizers: list[PreTrainedTokenizerBase]
     exposures: list[Exposure]
+    prompts: list[PromptSettings]
 
 
 def read_settings(args: argparse.Namespace, run: RunRecord | None) -> EvaluationSettings:
@@ -189,9 +191,12 @@ def prepare(args: argparse.Namespace) -> Plan:
     puzzles = choose_puzzles(sides, args.puzzles)
     exposures = [examine_exposure(model, record, puzzles, sides) for model, record in zip(models, records, strict=True)]
     tokenizers = [load_tokenizer(model, trust_remote_code=args.trust_remote_code) for model in models]
-    for tokenizer in tokenizers:
-        render_prompts(puzzles, tokenizer, settings.max_prompt_length)
-    return Plan(models, settings, data, puzzles, tokenizers, exposures)
+    # A model without a record of its own, such as the base beside what it became, gets the prompts of the run.
+    known = [record if record and record.prompt else run for record in records]
+    prompts = [PromptSettings.read(record.prompt if record else {}) for record in known]
+    for tokenizer, prompt_settings in zip(tokenizers, prompts, strict=True):
+        render_prompts(puzzles, tokenizer, settings.max_prompt_length, prompt_settings)
+    return Plan(models, settings, data, puzzles, tokenizers, exposures, prompts)
 
 
 def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], ValueError | None]:
@@ -201,14 +206,21 @@ def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], ValueEr
         the results, and what kept the second model from being loaded, if anything did.
     """
     results: list[Result] = []
-    for name, shown, tokenizer, exposure in zip(plan.models, args.models, plan.tokenizers, plan.exposures, strict=True):
+    rows = zip(plan.models, args.models, plan.tokenizers, plan.exposures, plan.prompts, strict=True)
+    for name, shown, tokenizer, exposure, prompt_settings in rows:
         try:
             model = load_model(name, trust_remote_code=args.trust_remote_code)
         except ValueError as error:
             return results, error
         state = read_state(name)
         result = evaluate(
-            model, tokenizer, plan.puzzles, plan.settings, model_name=shown, dataset_name=plan.data.dataset
+            model,
+            tokenizer,
+            plan.puzzles,
+            plan.settings,
+            model_name=shown,
+            dataset_name=plan.data.dataset,
+            prompt_settings=prompt_settings,
         )
         results.append(result | {"held_out": exposure.held_out, "data": asdict(plan.data), "state": state})
         if args.out is not None and len(results) < len(plan.models):

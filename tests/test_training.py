@@ -18,8 +18,9 @@ from conftest import ROOT, Train
 from mini_r1.checkpoints import read_checkpoint
 from mini_r1.countdown import puzzle_key
 from mini_r1.recipe import parse_recipe
+from mini_r1.run_identity import RunRecord, find_record
 from mini_r1.run_records import points, read_log
-from mini_r1.training import load_tokenizer, prepare_datasets
+from mini_r1.training import choose_prompt_settings, load_tokenizer, prepare_datasets
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 Weights = dict[str, torch.Tensor]
@@ -153,3 +154,35 @@ def test_a_bad_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: there is no recipe 'receipes/none.yaml'")
     assert "Traceback" not in done.stderr
+
+
+# --- what the prompts rest on --------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_resumed_another_day_keeps_its_date(tmp_path: Path, train: Train) -> None:
+    """Templates such as Llama 3.2's write today's date into each prompt."""
+    fast = ("--eval_strategy", "no", "--eval_on_start", "false", "--max_samples", "100")
+    assert train(tmp_path, "--max_steps", "2", *fast) == 0
+    record = find_record(tmp_path)
+    assert record is not None
+    today = record.prompt["date"]
+    for file in (tmp_path / "run.json", tmp_path / "checkpoint-2" / "complete.json"):
+        text = file.read_text(encoding="utf-8")
+        assert f'"date": "{today}"' in text
+        file.write_text(text.replace(f'"date": "{today}"', '"date": "2025-12-24"'), encoding="utf-8")
+    assert train(tmp_path, "--max_steps", "4", *fast) == 0
+    for folder in (tmp_path, tmp_path / "checkpoint-4"):
+        record = find_record(folder)
+        assert record is not None
+        assert record.prompt == {"template_kwargs": {}, "date": "2025-12-24"}
+
+
+def test_variables_and_date_reach_the_prompts_of_both_sides(small_arguments: list[str]) -> None:
+    script, training, model = parse_recipe([*small_arguments, "--chat_template_kwargs", '{"persona": "Ada"}'])
+    tokenizer = load_tokenizer(script, training, model)
+    tokenizer.chat_template = "{{ persona }}, {{ strftime_now('%d.%m.%Y') }}:" + str(tokenizer.chat_template)
+    began = RunRecord(prompt={"date": "2025-12-24"})
+    settings = choose_prompt_settings(training, began)
+    script.max_prompt_length = 200
+    for side in prepare_datasets(script, tokenizer, prompt_settings=settings):
+        assert all(prompt.startswith("Ada, 24.12.2025:<") for prompt in side["prompt"])
