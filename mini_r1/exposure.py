@@ -53,14 +53,18 @@ def examine_exposure(model: str, record: RunRecord | None, puzzles: Dataset, sid
                 f"{_describe(record.data)}), so this would not measure what it has learned. Fix: leave out the options "
                 f"that choose other puzzles: then they are those that its run held out"
             )
+    doubts = []
     for data in record.lineage:
         seen = _seen(data, puzzles, sides)
-        before = f"the data of {data.get('model', 'its base')}, from which {model} comes"
+        before = str(data.get("model", "its base"))
+        builds = "" if before == model else f", on which {model} builds"
         if isinstance(seen, str):
-            return Exposure("unknown", f"{before}, can't be loaded: {seen}")
+            return Exposure("unknown", f"what {before} was trained on{builds}, can't be loaded: {seen}")
         if seen:
-            return Exposure(False, f"{seen} of the {len(puzzles)} puzzles are in {before} ({_describe(data)})")
-    return Exposure(True)
+            doubts.append(
+                f"{seen} of the {len(puzzles)} puzzles were trained on by {before} ({_describe(data)}){builds}"
+            )
+    return Exposure(not doubts, "; ".join(doubts))
 
 
 def _seen(data: Mapping[str, Any], puzzles: Dataset, sides: Sides) -> int | str:

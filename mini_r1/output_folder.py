@@ -191,19 +191,19 @@ def _compare(output: Path, folder: Path, what: str, record: RunRecord) -> tuple[
     """The harmless changes since a run began, and its record.
 
     Raises:
-        OutputError: for a change that decides over the result.
+        ProblemError: for a change that decides over the result.
     """
     known = find_record(folder)
     if known is None or not known.settings:
         return [], None
     deciding, harmless = changes(known, record)
     if deciding:
-        raise OutputError(
-            output,
-            "the values that it began with, since a resumed run keeps most of them whatever the recipe says",
-            f"set another output_dir; to begin from the weights there, with model_name_or_path={folder} too",
-            f"it holds {what} that began otherwise (old -> new): {'; '.join(map(str, deciding))}",
-        )
+        is_inside = output in (folder, folder.parent)
+        name, place = ("output_dir", output) if is_inside else ("resume_from_checkpoint", folder)
+        allowed = "the values that it began with, since a resumed run keeps most of them whatever the recipe says"
+        fix = f"set another output_dir; to begin from the weights there, with model_name_or_path={folder} too"
+        cause = f"it holds {what} that began otherwise (old -> new): {'; '.join(map(str, deciding))}"
+        raise ProblemError(Problem(name, place, allowed, fix, cause))
     return harmless, known
 
 

@@ -169,7 +169,7 @@ def find_record(model: str | Path) -> RunRecord | None:
         if isinstance(content, dict) and isinstance(content.get("data"), dict) and "dataset" in content["data"]:
             return RunRecord.from_json(content)
     practised = _read_object(folder / PRACTICE)
-    return RunRecord(lineage=[practised]) if "dataset" in practised else None
+    return RunRecord(lineage=[{"model": str(model)} | practised]) if "dataset" in practised else None
 
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")

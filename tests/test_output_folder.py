@@ -102,6 +102,7 @@ def test_a_run_that_began_otherwise_is_refused(
     with pytest.raises(ProblemError) as refusal:
         examine(folder, *more)
     assert words in str(refusal.value)
+    assert refusal.value.problem.name == ("resume_from_checkpoint" if state == "named" else "output_dir")
     assert "set another output_dir" in str(refusal.value) and "model_name_or_path=" in str(refusal.value)
 
 
@@ -149,17 +150,17 @@ def test_harmless_keys_are_said_and_take_effect_and_times_add_up(
 ) -> None:
     """The checkpoint's own save_steps would otherwise go on to hold."""
     interrupted(finished, tmp_path)
-    manifest = json.loads((tmp_path / "checkpoint-1" / "complete.json").read_text())
+    manifest = json.loads((tmp_path / "checkpoint-1" / "complete.json").read_text(encoding="utf-8"))
     (tmp_path / "checkpoint-1" / "complete.json").write_text(json.dumps(manifest | {"seconds": 1000.0}))
     assert train(tmp_path, *FAST, "--max_steps", "4", "--save_steps", "3", "--save_total_limit", "9") == 0
     said = capsys.readouterr().out
     for line in ("save_steps: 1 -> 3, from here on", "max_steps: 2 -> 4, from here on"):
         assert line in said
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-3", "checkpoint-4"}
-    run = json.loads((tmp_path / "run.json").read_text())
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert 1000 < run["seconds"] < 1400 and run["steps"] == 4
     assert missing(tmp_path / "checkpoint-4") is None
-    assert json.loads((tmp_path / "checkpoint-4" / "complete.json").read_text())["seconds"] > 1000
+    assert json.loads((tmp_path / "checkpoint-4" / "complete.json").read_text(encoding="utf-8"))["seconds"] > 1000
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed_and_said(
@@ -167,7 +168,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_and_said(
 ) -> None:
     """It has no record to compare with."""
     folder = interrupted(finished, tmp_path)
-    manifest = json.loads((folder / "checkpoint-1" / "complete.json").read_text())
+    manifest = json.loads((folder / "checkpoint-1" / "complete.json").read_text(encoding="utf-8"))
     (folder / "checkpoint-1" / "complete.json").write_text(
         json.dumps({key: manifest[key] for key in ("processes", "files")})
     )
