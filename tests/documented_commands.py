@@ -57,7 +57,7 @@ SLURM_ON_A_CPU = {
     "b.yaml": "grpo-tiny-countdown.yaml",
     "<recipe>": "grpo-tiny-countdown",
 }
-FEW_PROCESSES = "--dry_run"
+FEW_PROCESSES = "--dry_run --bf16 true"  # ZeRO-3's configuration computes in bf16
 CI = How("not run", "a part of .ci/run itself")
 SLURM = How("not run", "tests/e2e/test_slurm.py runs it on a real SLURM")
 MENTION = How("not run", "only named; the whole command is elsewhere in the table")
