@@ -5,6 +5,7 @@ free, bound to loopback on a free port, unless the recipe gives an address. A gu
 it when the trainer is killed; a watcher thread ends the trainer when the server dies or stops answering.
 """
 
+import argparse
 import contextlib
 import json
 import logging
@@ -35,6 +36,7 @@ from mini_r1.guardian import GRACE_SECONDS
 from mini_r1.machine import generation_kind, server_gpus
 from mini_r1.problems import UserError
 from mini_r1.recipe import ScriptArguments
+from mini_r1.redact import redact, remember
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class ServerPlan:
         timeout: seconds that it may take to load.
         request_timeout: seconds that one batch may take to generate.
         extra: more arguments of `vllm serve`, which override those given here.
+        api_key: what its clients must send; in its environment, since a command line is in its log and in `ps`.
     """
 
     model: str
@@ -80,6 +83,7 @@ class ServerPlan:
     tokenizer: str | None = None
     trust_remote_code: bool = False
     extra: tuple[str, ...] = ()
+    api_key: str | None = None
 
     @property
     def url(self) -> str:
@@ -117,11 +121,14 @@ class ServerPlan:
         kept["VLLM_SERVER_DEV_MODE"] = "1"  # the endpoints that take weights
         if self.gpus:
             kept["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        if self.api_key:
+            kept["VLLM_API_KEY"] = self.api_key
         return kept
 
 
 def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]) -> ServerPlan:
     """What to start for a recipe, on two ports that are free now."""
+    extra, api_key = take_api_key(shlex.split(script.vllm_server_args or ""))
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(2):
@@ -141,8 +148,22 @@ def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfi
         revision=model.model_revision,
         tokenizer=script.tokenizer_name_or_path,
         trust_remote_code=training.trust_remote_code,
-        extra=tuple(shlex.split(script.vllm_server_args or "")),
+        extra=extra,
+        api_key=api_key,
     )
+
+
+def take_api_key(arguments: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
+    """Split the value of `--api-key` from other arguments; of several keys, all of which vLLM takes, the first.
+
+    >>> take_api_key(["--api-key", "sk-123", "--seed", "1"])
+    (('--seed', '1'), 'sk-123')
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--api-key", "--api_key", nargs="+", default=[None])
+    given, others = parser.parse_known_args(arguments)
+    remember(*given.api_key)
+    return tuple(others), given.api_key[0]
 
 
 class GenerationServer:
@@ -163,7 +184,7 @@ class GenerationServer:
         self.plan.log.parent.mkdir(parents=True, exist_ok=True)
         command = self.plan.command()
         with self.plan.log.open("a", encoding="utf-8") as log:
-            print(f"$ {shlex.join(command)}", file=log, flush=True)
+            print(redact(f"$ {shlex.join(command)}"), file=log, flush=True)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", guardian.__file__, str(os.getpid()), *command],  # wherever mini_r1 lies
                 stdin=subprocess.DEVNULL,

@@ -246,3 +246,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def give_usual_modes(folder: Path) -> None:
+    """Let a saved model be read by whom the umask lets read; its library leaves it readable by its owner alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o666 & ~umask)

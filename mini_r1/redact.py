@@ -17,7 +17,7 @@ _SHAPES = (
 _NAME = (
     r"(?:[\w-]*[_-])?(?:api[_-]?keys?|(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)token|password|passwd|secret|access[_-]key)"
 )
-_VALUE = r"""(?:"[^"]+"|'[^']+'|[^\s'",&;]+)"""
+_VALUE = r"""(?:\[[^\]]*\]|"[^"]+"|'[^']+'|[^\s'",&;]+)"""  # a list is one value
 _NAMED = (
     re.compile(rf"(--{_NAME}(?:=|[ ]+|', '))({_VALUE})", re.IGNORECASE),
     re.compile(rf"(\b{_NAME}['\"]?(?:=|: ))({_VALUE})", re.IGNORECASE),

@@ -43,7 +43,7 @@ from mini_r1.holdout import DataError, DataSettings, Sides, check_unchanged, hol
 from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.model_card import CardWriter, versions, write_card
-from mini_r1.output_folder import Standing, count_steps, examine_output, output_path
+from mini_r1.output_folder import Standing, count_steps, examine_output, give_usual_modes, output_path
 from mini_r1.problems import UserError
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
@@ -121,6 +121,13 @@ def build_trainer(
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         policy = trainer.accelerator.unwrap_model(trainer.model)
         policy.generate = functools.partial(policy.generate, custom_generate=decode_without_ended)
+    save = trainer._save
+
+    def save_readable(output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        save(output_dir, state_dict)
+        harmless(give_usual_modes)(Path(output_dir) if output_dir else output_path(training))
+
+    trainer._save = save_readable  # type: ignore[method-assign]
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(SolveRateProgress())
     return trainer

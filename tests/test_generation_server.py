@@ -93,6 +93,15 @@ def test_the_users_arguments_come_last_so_that_they_win(tmp_path: Path) -> None:
     assert plan_server(*recipe, gpus=()).command()[-4:] == ["--max-model-len", "99", "--quantization", "a b"]
 
 
+def test_an_api_key_reaches_the_server_and_no_command_line_or_log(tmp_path: Path) -> None:
+    arguments = ["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    for given in ("--api-key sk-verysecret", "--api-key=sk-verysecret", "--api_key sk-verysecret other"):
+        plan = plan_server(*parse_recipe([*arguments, "--vllm_server_args", f"{given} --seed 7"]), gpus=())
+        assert plan.command()[-2:] == ["--seed", "7"]
+        assert "sk-verysecret" not in str(plan.command())
+        assert plan.environment({})["VLLM_API_KEY"] == "sk-verysecret"
+
+
 def test_several_gpus_are_used_together(tmp_path: Path) -> None:
     script, training, model = parse_recipe(
         ["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]

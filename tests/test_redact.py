@@ -16,6 +16,7 @@ SECRET = "s3cr3t-value"
         f"vllm_server_args: --api-key {SECRET}",
         f'"vllm_server_args": "--api-key {SECRET} --port 8000"',
         f"api_key: {SECRET}",
+        f"non-default args: {{'api_key': ['{SECRET}', 'other'], 'port': 1}}",  # as vLLM logs them
         f'{{"wandb_api_key": "{SECRET}"}}',
         f"{{'hub_token': '{SECRET}'}}",
         f"hub_token={SECRET}, seed=1",

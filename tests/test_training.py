@@ -66,6 +66,14 @@ def test_run_leaves_model_tokenizer_card_checkpoints_curves_and_samples(unbroken
     assert run["seed"] == 42
 
 
+def test_saved_weights_have_the_mode_of_any_other_file(unbroken: Path) -> None:
+    """Their library makes them readable by their owner alone, which a server under another user finds out too late."""
+    usual = (unbroken / "README.md").stat().st_mode
+    saved = list(unbroken.rglob("*.safetensors"))
+    assert len(saved) == 3
+    assert all(weights.stat().st_mode == usual for weights in saved)
+
+
 def test_resumed_run_equals_an_unbroken_one(unbroken: Path, tmp_path: Path, train: Train) -> None:
     """From the last checkpoint in the folder: same weights, same curves, no sample twice."""
     shutil.copytree(unbroken / "checkpoint-2", tmp_path / "checkpoint-2")
