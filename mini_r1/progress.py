@@ -28,6 +28,25 @@ class SolveRateProgress(ProgressCallback):
             self.training_bar.update(state.global_step)  # a resumed run starts where it stopped
             self.current_step = state.global_step
 
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """During training without transformers' second bar, which would break up the first."""
+        if self.training_bar is None:
+            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
+        else:
+            self.training_bar.set_description("GRPO, evaluating")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_evaluate(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("GRPO")
+
     def on_log(
         self,
         args: TrainingArguments,

@@ -25,6 +25,7 @@ with in_words():
     import transformers
 
     from mini_r1.preflight import run_preflight
+    from mini_r1.quiet import silence_the_meaningless
     from mini_r1.recipe import parse_recipe, read_recipe
 
 
@@ -33,6 +34,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
     transformers.logging.disable_progress_bar()
+    silence_the_meaningless()
     warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step
     # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
     values = read_recipe()
