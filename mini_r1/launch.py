@@ -34,7 +34,6 @@ class Launch:
         zero_stage: 0 to 3, what is divided over the processes: nothing; optimizer; and gradients; and weights.
             FSDP that reshards is 3, FSDP that does not is 2.
         offload_optimizer, offload_weights: kept in the machine's memory (or on disk) instead of the GPU's.
-        precision: what accelerate's file makes DeepSpeed compute in, "bf16", "fp16" or "no"; empty for other engines.
     """
 
     processes: int = 1
@@ -45,7 +44,6 @@ class Launch:
     zero_stage: int = 0
     offload_optimizer: bool = False
     offload_weights: bool = False
-    precision: str = ""
 
     @property
     def machines(self) -> int:
@@ -103,7 +101,6 @@ def read_launch(environ: Mapping[str, str], deepspeed: str | dict[str, Any] | No
             zero_stage=int(environ.get(f"{prefix}ZERO_STAGE", 2)),  # accelerate's own default
             offload_optimizer=environ.get(f"{prefix}OFFLOAD_OPTIMIZER_DEVICE", "none").lower() != "none",
             offload_weights=environ.get(f"{prefix}OFFLOAD_PARAM_DEVICE", "none").lower() != "none",
-            precision=environ.get("ACCELERATE_MIXED_PRECISION", "no"),
         )
     if _is_true(environ, "ACCELERATE_USE_FSDP"):
         offload = _is_true(environ, "FSDP_OFFLOAD_PARAMS")
@@ -172,8 +169,7 @@ def _engine_variables(config: dict[str, Any]) -> dict[str, str]:
     variables = {
         f"{prefix}{key.removeprefix(own).upper()}": str(value) for key, value in options.items() if value is not None
     }
-    precision = {"ACCELERATE_MIXED_PRECISION": str(config.get("mixed_precision") or "no").lower()}
-    return {switch: "true", **precision, **variables} if switch else {}
+    return {switch: "true", **variables} if switch else {}
 
 
 def _accelerate_config(file: str) -> dict[str, Any]:

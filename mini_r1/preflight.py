@@ -59,7 +59,6 @@ def check_run(
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
-    _check_precision(plan, report)
     _check_output(plan, report)
     remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
@@ -87,15 +86,6 @@ def _check_batches(plan: Plan, report: Report) -> BatchPlan:
         refused = None if problems else rehearse(plan.training, plan.launch.processes)
         report.problems += [*problems, *([refused] if refused else [])]
     return batches
-
-
-def _check_precision(plan: Plan, report: Report) -> None:
-    """DeepSpeed computes in the precision of accelerate's file, and transformers refuses a recipe that differs."""
-    precision = plan.launch.precision
-    if precision in ("bf16", "fp16") and getattr(plan.training, precision) is False:
-        cause = f"the accelerate configuration says mixed_precision: {precision}, which DeepSpeed goes by"
-        fix = f"set {precision}: true, or start with configs/accelerate_configs/ddp.yaml, or with mixed_precision: 'no'"
-        report.problems.append(Problem(precision, "false", "true", fix, cause))
 
 
 def _check_output(plan: Plan, report: Report) -> None:

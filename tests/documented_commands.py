@@ -19,7 +19,7 @@ LOCAL = (
 )
 FEW_STEPS = " ".join(f"--{key} {value}" for key, value in SMALL.items() if key != "model_name_or_path")
 FEW_BASE_STEPS = "--steps 3 --puzzles 500 --no-compile"
-FEW_PUZZLES = "--puzzles 4 --samples 2 --max-completion-length 48"
+FEW_PUZZLES = "--puzzles 4 --max-completion-length 48"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ SLURM_ON_A_CPU = {
     "b.yaml": "grpo-tiny-countdown.yaml",
     "<recipe>": "grpo-tiny-countdown",
 }
-FEW_PROCESSES = "--dry_run --bf16 true"  # ZeRO-3's configuration computes in bf16
+FEW_PROCESSES = "--dry_run"
 CI = How("not run", "a part of .ci/run itself")
 SLURM = How("not run", "tests/e2e/test_slurm.py runs it on a real SLURM")
 MENTION = How("not run", "only named; the whole command is elsewhere in the table")
@@ -96,7 +96,7 @@ TABLE: dict[str, How] = {
         "real"
     ),
     f"python scripts/run_r1_grpo.py --config {TINY}": How(
-        "shortened", "4 steps", more=FEW_STEPS, shows="model saved in"
+        "shortened", "4 steps", more=f"{FEW_STEPS} --output_dir runs/few", shows="model saved in"
     ),
     f"python scripts/run_r1_grpo.py --config {TINY} --max_steps 20": How(
         "shortened", "2 steps", more=f"{FEW_STEPS} --max_steps 2 --output_dir runs/two", shows="model saved in"

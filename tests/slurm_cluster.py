@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import ROOT
-
 USER = pwd.getpwuid(os.geteuid()).pw_name
 ADDRESSES = ("127.0.0.11", "127.0.0.12")
 IS_ROOT = os.geteuid() == 0
@@ -58,14 +56,6 @@ NodeName=DEFAULT CPUs=64 RealMemory=512000 Gres=gpu:{gpus}
 NodeName={nodes} NodeAddr={addresses} Port=[{first_node_port}-{last_node_port}]
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-README_COMMANDS = [
-    line.partition("   #")[0].strip()
-    for block in re.findall(
-        r"^```\w*\n(.*?)^```$", (ROOT / "slurm" / "README.md").read_text(), re.DOTALL | re.MULTILINE
-    )
-    for line in block.splitlines()
-    if re.match(r"(bash|sbatch) ", line)
-]
 Job = dict[str, str]  # what `scontrol show job` says of it
 
 

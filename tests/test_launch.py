@@ -118,16 +118,3 @@ def test_a_plan_without_a_dry_run_is_refused() -> None:
     script, _, _ = read_recipe(["--config", str(TINY_RECIPE), "--plan_processes", "3"])
     with pytest.raises(UserError, match="Add --dry_run"):
         planned(script)
-
-
-@pytest.mark.parametrize(
-    ("precision", "recipe", "refused"), [("bf16", "false", True), ("bf16", "true", False), ("no", "false", False)]
-)
-def test_deepspeed_computes_in_the_files_precision(precision: str, recipe: str, refused: bool, tmp_path: Path) -> None:
-    """The tiny recipe says bf16: false; transformers would refuse it under ZeRO-3 once the job has begun."""
-    zero3 = (ROOT / "configs" / "accelerate_configs" / "deepspeed_zero3.yaml").read_text()
-    file = tmp_path / "zero3.yaml"
-    file.write_text(zero3.replace("mixed_precision: bf16", f"mixed_precision: '{precision}'"))
-    values = read_recipe(["--config", str(TINY_RECIPE), "--bf16", recipe, "--output_dir", str(tmp_path / "run")])
-    report = check_run(*values, planned_environment(str(file), 2, 2))
-    assert ("bf16" in {problem.name for problem in report.problems}) == refused

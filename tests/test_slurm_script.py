@@ -18,11 +18,16 @@ import pytest
 
 from conftest import ROOT
 from requirements import require_program
-from slurm_cluster import README_COMMANDS
 
 SCRIPT = ROOT / "slurm" / "run_r1_grpo.slurm"
 RECIPE = "receipes/grpo-tiny-countdown.yaml"
 SERVER_RECIPE = "receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml"
+README_COMMANDS = [
+    line.partition("   #")[0].strip()
+    for block in re.findall(r"```\n(.*?)```", (ROOT / "slurm" / "README.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if re.match(r"(bash|sbatch) ", line)
+]
 # A program that notes its arguments, fails if BROKEN names them ("PROGRAM ARGUMENTS", a pattern), and else does `BODY`.
 STAND_IN = """\
 #!/bin/bash
@@ -477,7 +482,7 @@ def test_a_bad_recipe_is_never_queued(host: Host) -> None:
 def test_a_good_recipe_is_queued_with_all_that_was_given(host: Host) -> None:
     """After the real preflight."""
     use_real_python(host)
-    overrides = ["--output_dir", "runs/a b", "--bf16", "true"]
+    overrides = ["--output_dir", "runs/a b"]
     done = host.call("-N", "2", "--max-requeues", "3", RECIPE, *overrides)
     assert done.returncode == 0, done.stderr
     assert "8 processes on 2 machines" in done.stdout

@@ -6,7 +6,6 @@ that it starts for them train on the CPU.
 
 import json
 import os
-import shlex
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from conftest import ROOT, TINY_RECIPE
 from mini_r1.run_records import points, read_log
 from requirements import require_module, require_program
-from slurm_cluster import README_COMMANDS, USER, Cluster, Job
+from slurm_cluster import Cluster, Job
 
 pytestmark = pytest.mark.slow
 
@@ -171,25 +170,6 @@ def test_an_array_trains_each_seed_in_its_own_folder(jobs: Jobs) -> None:
     folders = [jobs.run_folder("seeds") / f"seed-{seed}" for seed in (42, 43)]
     assert [json.loads((folder / "run.json").read_text())["seed"] for folder in folders] == [42, 43]
     assert not equal_weights(*folders)
-
-
-@pytest.mark.parametrize("command", README_COMMANDS)
-def test_a_command_of_the_readme_is_queued(jobs: Jobs, command: str) -> None:
-    """As written, but for the names to fill in, after the real check; the queue is closed, so that nothing starts."""
-    for name in ("<recipe>", "a", "b"):
-        command = command.replace(f"receipes/{name}.yaml", str(TINY_RECIPE.relative_to(ROOT)))
-    command = command.replace("PARTITION receipes", "main receipes")
-    jobs.cluster.run("scontrol", "update", "partition=main", "state=down")
-    try:
-        # ZeRO-3's configuration computes in bf16, the tiny recipe by itself does not.
-        output = jobs.folder / "readme"
-        said = jobs.cluster.run(*shlex.split(command), "--bf16=true", f"--output_dir={output}", timeout=300, cwd=ROOT)
-        queued = jobs.cluster.run("squeue", "--noheader", "--format=%j").split()
-        assert ("Submitted batch job" in said) == ("--dry-run" not in command)
-        assert set(queued) == ({"mini-r1"} if "--dry-run" not in command else set())
-    finally:
-        jobs.cluster.run("scancel", "--user", USER)
-        jobs.cluster.run("scontrol", "update", "partition=main", "state=up")
 
 
 def test_a_job_requeues_only_so_often(jobs: Jobs) -> None:
