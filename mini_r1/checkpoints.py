@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mini_r1.problems import UserError
+from mini_r1.weights import missing_weights
 
 if TYPE_CHECKING:  # which takes seconds to import, and the preflight needs this module too
     from trl import GRPOTrainer
@@ -165,14 +165,7 @@ def _missing_files(folder: Path) -> str | None:
 def _missing_weights(folder: Path) -> str | None:
     if _engine_in(folder) in (ZERO3, FSDP):
         return None  # their own files hold the weights
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        return "the weights (*.safetensors)"
-    for index in folder.glob("*.safetensors.index.json"):
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if absent := sorted(names - {path.name for path in weights}):
-            return absent[0]
-    return next((f"the end of {path.name}" for path in weights if not _safetensors_whole(path)), None)
+    return missing_weights(folder)
 
 
 def _missing_optimizer(folder: Path) -> str | None:
@@ -247,23 +240,6 @@ def _processes(folder: Path) -> int:
 def _torch_whole(path: Path) -> bool:
     """Whether a `torch.save` file is whole: it is a zip archive, whose directory comes last."""
     return path.is_file() and zipfile.is_zipfile(path)
-
-
-def _safetensors_whole(path: Path) -> bool:
-    """Whether a file has the length that its header says (https://huggingface.co/docs/safetensors#format)."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            return False
-        length = struct.unpack("<Q", start)[0]
-        if length > path.stat().st_size:
-            return False
-        try:
-            header = json.loads(file.read(length))
-        except ValueError:
-            return False
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    return path.stat().st_size == 8 + length + end
 
 
 def engine_of(training: TrainingArguments) -> str:

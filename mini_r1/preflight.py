@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from transformers import PretrainedConfig
 from trl import GRPOConfig, ModelConfig
 
 from mini_r1.batch_plan import BATCH_KEYS, BatchPlan, plan_batches
@@ -28,11 +27,13 @@ from mini_r1.machine import (
     visible_gpus,
 )
 from mini_r1.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
-from mini_r1.model_shape import ModelShape, load_config, measure_shape
+from mini_r1.model_shape import ModelShape
 from mini_r1.output_folder import examine_output, output_path
+from mini_r1.packages import check_logins, check_packages
+from mini_r1.preflight_model import check_model
 from mini_r1.preflight_prompts import check_prompts
 from mini_r1.problems import Problem, ProblemError, UserError
-from mini_r1.recipe import ScriptArguments, attention_implementation
+from mini_r1.recipe import ScriptArguments
 from mini_r1.rehearsal import rehearse
 from mini_r1.run_identity import record_run
 from mini_r1.run_lock import check_unlocked
@@ -60,11 +61,12 @@ def check_run(
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
     _check_output(plan, report)
+    _check_packages(plan, environ, report)
     remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
         if not reachable:
             report.notes.append("the Hugging Face Hub can't be reached: only what this machine has already can be used")
-        config, shape = _check_model(plan, report)
+        config, shape = check_model(plan, report)
         if shape is not None:
             _check_memory(plan, shape, report)
             _check_disk(plan, shape, report)
@@ -86,6 +88,14 @@ def _check_batches(plan: Plan, report: Report) -> BatchPlan:
         refused = None if problems else rehearse(plan.training, plan.launch.processes)
         report.problems += [*problems, *([refused] if refused else [])]
     return batches
+
+
+def _check_packages(plan: Plan, environ: Mapping[str, str], report: Report) -> None:
+    """What the recipe names that is to be installed, and the logins that would be asked for."""
+    problems, notes = check_packages(plan)
+    login = check_logins(plan, environ)
+    report.problems += [*problems, *([login] if login else [])]
+    report.notes += notes
 
 
 def _check_output(plan: Plan, report: Report) -> None:
@@ -151,54 +161,7 @@ def _shown(plan: Plan, assignment: Assignment) -> str:
     return f"{len(plan.visible)} ({plan.visible[0].name}): {', '.join(parts)}"
 
 
-# --- model and memory ----------------------------------------------------------------------------------------------
-
-
-def _check_model(plan: Plan, report: Report) -> tuple[PretrainedConfig | None, ModelShape | None]:
-    """The sizes of the model, and whether its length suffices."""
-    name = str(plan.model.model_name_or_path)
-    try:
-        config, missing = load_config(plan.model, plan.training.trust_remote_code)
-        shape = measure_shape(config, plan.model)
-    except (OSError, ValueError) as error:
-        report.problems.append(_no_model(name, str(error)))
-        return None, None
-    if missing:
-        report.problems.append(_no_model(name, missing))
-        report.notes.append(f"the sizes below are those that {name} was published with")
-    _check_length(plan, config, shape, report)
-    _check_attention(plan, report)
-    return config, shape
-
-
-def _no_model(name: str, reason: str) -> Problem:
-    fix = (
-        "check the name, log in for a gated model (`hf auth login`), or on a machine without network give the folder "
-        f"of a downloaded copy (`hf download {name}`)"
-    )
-    first = reason.strip().splitlines()[0][:200] if reason.strip() else "no reason given"
-    return Problem("model_name_or_path", name, f"a model that can be loaded ({first})", fix)
-
-
-def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, report: Report) -> None:
-    """Prompt and completion fit into what the model, and vLLM, can hold."""
-    needed = plan.script.max_prompt_length + int(plan.training.max_completion_length or 0)
-    limits = {"max_position_embeddings of the model": shape.positions}
-    if plan.training.use_vllm and plan.training.vllm_max_model_length:
-        limits["vllm_max_model_length"] = plan.training.vllm_max_model_length
-    for name, limit in limits.items():
-        if limit and needed > limit:
-            allowed = f"at most {name} = {limit} less max_prompt_length = {plan.script.max_prompt_length}"
-            fix = f"set max_completion_length: {max(1, limit - plan.script.max_prompt_length)}"
-            report.problems.append(Problem("max_completion_length", plan.training.max_completion_length, allowed, fix))
-
-
-def _check_attention(plan: Plan, report: Report) -> None:
-    _, fallback = attention_implementation(plan.model.attn_implementation)
-    if fallback and plan.elsewhere:
-        fallback = "flash-attn is not installed here; where it is missing the run uses PyTorch's sdpa attention instead"
-    if fallback:
-        report.notes.append(fallback)
+# --- memory and disk -----------------------------------------------------------------------------------------------
 
 
 def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:

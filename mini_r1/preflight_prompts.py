@@ -35,7 +35,7 @@ def check_prompts(plan: Plan, batches: BatchPlan, config: PretrainedConfig | Non
 def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | None:
     try:
         return load_tokenizer(plan.script, plan.training, plan.model)
-    except LOAD_ERRORS as error:
+    except Exception as error:  # a library's, of files that can hold anything: the run would end with it
         if not any(problem.name == "model_name_or_path" for problem in report.problems):
             name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
             allowed, fix = "a folder or Hub model with a tokenizer", "name one that has a tokenizer"

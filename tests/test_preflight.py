@@ -336,3 +336,110 @@ def test_no_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("mini_r1.hub_access.get_token", lambda: None)
     assert "HF_TOKEN is not set" in push()[1]
+
+
+# --- the model's files, packages and logins ------------------------------------------------------------------------
+
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+# File -> what is in it instead (None: nothing, it is deleted), and what is said.
+DAMAGES: dict[str, tuple[str, str | None, str]] = {
+    "no weights": (WEIGHTS, None, "it lacks the weights"),
+    "empty": (WEIGHTS, "", "it lacks the end of model.safetensors"),
+    "no safetensors": (WEIGHTS, "<html>not found</html>", "it lacks the end of model.safetensors"),
+    "Git LFS": (WEIGHTS, "version https://git-lfs.github.com/spec/v1\nsize 5\n", "git lfs pull"),
+    "a shard is missing": (INDEX, '{"weight_map": {"a": "model-2-of-2.safetensors"}}', "it lacks model-2-of-2.safe"),
+    "broken index": (INDEX, "{", "a readable model.safetensors.index.json"),
+    "broken config": (CONFIG, "{", "not a valid JSON"),
+    "no config": (CONFIG, None, "holds no model"),
+    "another kind": (CONFIG, '{"model_type": "vit"}', "another kind of model"),
+    "its own code": (CONFIG, '{"model_type": "x", "auto_map": {"AutoConfig": "x.Config"}}', "trust_remote_code: true"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_base_is_refused_in_words(damage: str, tmp_path: Path) -> None:
+    model = tmp_path / "base"
+    shutil.copytree(TINY_BASE, model)
+    file, content, words = DAMAGES[damage]
+    (model / file).unlink() if content is None else (model / file).write_text(content, encoding="utf-8")
+    message = next(str(p) for p in check(model_name_or_path=model).problems if p.name == "model_name_or_path")
+    assert words in message
+    assert "hf download" not in message
+
+
+def test_truncated_weights_and_an_adapter_are_refused_in_words(tmp_path: Path) -> None:
+    model = tmp_path / "base"
+    shutil.copytree(TINY_BASE, model)
+    (model / WEIGHTS).write_bytes((TINY_BASE / WEIGHTS).read_bytes()[:-100])
+    assert "it lacks the end of model.safetensors" in str(check(model_name_or_path=model).problems[0])
+    (model / CONFIG).rename(model / "adapter_config.json")
+    assert "it holds an adapter alone" in str(check(model_name_or_path=model).problems[0])
+
+
+PACKAGES = [
+    ({"report_to": "wandb"}, "wandb", "pip install wandb"),
+    ({"report_to": "trackio"}, "trackio", "pip install trackio"),
+    ({"report_to": "mlflow"}, "mlflow", "pip install mlflow"),
+    ({"optim": "adamw_8bit"}, "bitsandbytes", "pip install bitsandbytes"),
+    ({"optim": "paged_adamw_32bit"}, "bitsandbytes", "pip install bitsandbytes"),
+    ({"optim": "schedule_free_adamw"}, "schedulefree", "pip install schedulefree"),
+    ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "galore_torch", "pip install galore-torch"),
+    ({"load_in_4bit": True}, "bitsandbytes", "pip install bitsandbytes"),
+    ({"load_in_8bit": True}, "bitsandbytes", "pip install bitsandbytes"),
+    ({"use_vllm": True, "vllm_mode": "colocate"}, "vllm", "requirements-gpu.txt"),
+    ({"use_vllm": True, "vllm_mode": "server"}, "vllm", "requirements-gpu.txt"),
+    ({"use_liger_kernel": True}, "liger_kernel", "pip install liger-kernel"),
+]
+
+
+@pytest.mark.parametrize(("keys", "module", "install"), PACKAGES)
+def test_a_package_that_the_recipe_names_is_missed(
+    keys: dict[str, Any], module: str, install: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine where it is not installed, whatever is installed here."""
+    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: None)
+    found = [problem for problem in check(**keys).problems if f"the package {module} is not" in problem.cause]
+    assert len(found) == 1
+    assert install in found[0].fix
+
+
+def test_a_package_for_gpus_is_only_noted_where_the_plan_is_for_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: None)
+    report = check(THREE, **ON_GPUS, dry_run=True, report_to="none")
+    assert report.problems == []
+    assert "the package vllm is not installed here" in report.table()
+
+
+@pytest.mark.parametrize(("installed", "fine"), [("0.31.0+cu129", True), ("0.22.1", True), ("0.32.0", False)])
+def test_a_vllm_that_trl_does_not_work_with_is_refused(
+    installed: str, fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("mini_r1.packages.version", lambda name: installed)
+    found = [str(problem) for problem in check(use_vllm=True, vllm_mode="colocate").problems]
+    assert [f"vllm {installed} is installed" in text for text in found] == [True] * (not fine)
+
+
+@pytest.mark.parametrize(
+    ("environ", "netrc", "asks"),
+    [
+        ({}, "", True),
+        ({}, "machine api.wandb.ai login user password abc\n", False),
+        ({}, "machine example.com login user password abc\n", True),
+        ({}, "not a netrc file", True),
+        ({"WANDB_BASE_URL": "https://wandb.here:8080"}, "machine wandb.here login user password abc\n", False),
+        ({"WANDB_API_KEY": "abc"}, "", False),
+        ({"WANDB_MODE": "offline"}, "", False),
+        ({"WANDB_MODE": "disabled"}, "", False),
+    ],
+)
+def test_a_tracker_that_would_wait_for_a_login_is_refused(
+    environ: dict[str, str], netrc: str, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: object())
+    (tmp_path / ".netrc").write_text(netrc)
+    report = check(environ | {"HOME": str(tmp_path)}, report_to="wandb")
+    assert ["a login to Weights & Biases" in str(problem) for problem in report.problems] == [True] * asks
