@@ -4,10 +4,10 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
+from mini_r1.attention import attention_implementation
 from mini_r1.model_shape import ModelShape, load_config, measure_shape
 from mini_r1.policies import ModelError, resolve_model
 from mini_r1.problems import Problem, in_one_line
-from mini_r1.recipe import attention_implementation
 from mini_r1.run_plan import Plan, Report
 from mini_r1.weights import missing_weights
 

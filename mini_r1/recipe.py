@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig
 
+from mini_r1.attention import attention_implementation
 from mini_r1.machine import use_training_gpu
 from mini_r1.recipe_help import show_help_if_asked
 from mini_r1.recipe_keys import keys_of, read_value, unknown_key
@@ -159,16 +159,6 @@ def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
             f"the last one in {training.output_dir!r}"
         )
     return str(Path(wish).expanduser())
-
-
-def attention_implementation(wanted: str | None) -> tuple[str | None, str | None]:
-    """The attention to load the model with, and a line to log if it is not the one wanted.
-
-    FlashAttention 2 needs a compiler and a GPU to install, so a machine without it falls back to PyTorch's own.
-    """
-    if wanted == "flash_attention_2" and find_spec("flash_attn") is None:
-        return "sdpa", "flash-attn is not installed: using PyTorch's sdpa attention (same results, a little slower)"
-    return wanted, None
 
 
 def model_init_kwargs(model: ModelConfig) -> tuple[dict[str, Any], str | None]:

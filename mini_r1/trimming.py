@@ -4,15 +4,23 @@ TRL pads all completions of a generation batch to the longest, and computes log-
 batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are sorted by
 length and computed in so many parts, each only as wide as it must be. benchmarks/results/padding.md has the gain.
 
-Overrides one private method of TRL, `_get_per_token_logps_and_entropies`; tests/test_trimming.py fails when it moves.
+It also reports how much of what vLLM wrote TRL lets count (`mini_r1.sample_weights`).
+
+Uses three private names of TRL: it overrides `_get_per_token_logps_and_entropies` and `_generate_and_score_completions`
+and adds to `_metrics`; tests/test_trimming.py fails when one of them moves.
 """
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from trl import GRPOTrainer
+
+from mini_r1.sample_weights import WARN_ABOVE, count_out_of_bounds, metric_name, warning
+
+logger = logging.getLogger(__name__)
 
 
 class TrimmedGRPOTrainer(GRPOTrainer):
@@ -23,6 +31,8 @@ class TrimmedGRPOTrainer(GRPOTrainer):
     """
 
     length_buckets = 1
+    _has_warned_of_weights = False
+    args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; GRPOTrainer always has one
 
     def _get_per_token_logps_and_entropies(
@@ -47,3 +57,16 @@ class TrimmedGRPOTrainer(GRPOTrainer):
                 entropies.append(pad(part_entropies, (0, surplus)))
         back = order.argsort()
         return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None, None
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """As in TRL; also logs the share of vLLM's samples that is zeroed or truncated, and warns once if high."""
+        batch = super()._generate_and_score_completions(inputs)
+        counted = count_out_of_bounds(batch, self.args)
+        if counted is not None:
+            beyond, total = self.accelerator.gather(counted[None]).sum(dim=0).tolist()
+            share = beyond / max(total, 1)
+            self._metrics["train" if self.model.training else "eval"][metric_name(self.args)].append(share)
+            if share > WARN_ABOVE and not self._has_warned_of_weights and self.accelerator.is_main_process:
+                logger.warning(warning(share, self.args))
+            self._has_warned_of_weights |= share > WARN_ABOVE
+        return batch

@@ -14,7 +14,6 @@ from mini_r1.recipe import (
     KEYS,
     RecipeError,
     ScriptArguments,
-    attention_implementation,
     model_init_kwargs,
     parse_recipe,
     read_recipe,
@@ -55,14 +54,6 @@ def test_what_the_recipe_says_of_the_model_reaches_the_model() -> None:
     kwargs, note = model_init_kwargs(model)
     assert kwargs == {"revision": "abc", "attn_implementation": "sdpa", "dtype": "bfloat16"}
     assert note is None
-
-
-def test_flash_attention_falls_back_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mini_r1.recipe.find_spec", lambda name: None)
-    assert attention_implementation("flash_attention_2")[0] == "sdpa"
-    assert "flash-attn is not installed" in str(attention_implementation("flash_attention_2")[1])
-    monkeypatch.setattr("mini_r1.recipe.find_spec", lambda name: object())
-    assert attention_implementation("flash_attention_2") == ("flash_attention_2", None)
 
 
 # --- what is written, and how ----------------------------------------------------------------------------------------

@@ -78,10 +78,12 @@ def test_no_more_columns_are_computed_than_the_longest_completion_needs(
     assert seen == widths
 
 
-def test_trl_still_calls_the_method_that_is_overridden() -> None:
-    """A private name: when the pin of TRL moves, look here first."""
+def test_trl_still_calls_the_methods_that_are_overridden() -> None:
+    """Private names: when the pin of TRL moves, look here first."""
     source = Path(str(GRPOTrainer.__init__.__code__.co_filename)).read_text(encoding="utf-8")
     assert source.count("self._get_per_token_logps_and_entropies(") >= 2
+    assert source.count("self._generate_and_score_completions(") >= 2
+    assert source.count("self._metrics[mode]") > 2
 
 
 def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +97,83 @@ def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(TrimmedGRPOTrainer, "_get_per_token_logps_and_entropies", spy)
     assert train(tmp_path, "--max_steps", "1", "--eval_strategy", "no", "--length_buckets", "3") == 0
     assert set(seen) == {3}
+
+
+# --- the weights of what vLLM wrote ----------------------------------------------------------------------------------
+
+
+class MadeUpVllm:
+    """Stands in for the server: real completions of 6 tokens, log-probabilities that are off by so much per token."""
+
+    def __init__(self, trainer: Any, differences: list[list[float]]) -> None:
+        self.trainer, self.differences = trainer, differences
+
+    def sync_weights(self) -> None:
+        """Nothing to copy."""
+
+    def generate(self, prompts: list[list[int]], num_generations: int, **kwargs: Any) -> tuple[Any, ...]:
+        completions = [[10 + row, 11, 12, 13, 14, self.trainer.processing_class.eos_token_id] for row in range(16)]
+        logprobs = []
+        for prompt, completion, differences in zip(prompts, completions, self.differences, strict=True):
+            ids = torch.tensor([prompt + completion])
+            logps, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(
+                self.trainer, self.trainer.model, ids, torch.ones_like(ids), 6
+            )
+            logprobs.append([[logp - off] for logp, off in zip(logps[0].tolist(), differences, strict=True)])
+        return prompts, completions, logprobs, None
+
+
+def puzzles(trainer: Any) -> list[dict[str, Any]]:
+    """A batch of 4 puzzles, 4 times each."""
+    return [trainer.train_dataset[index // 4] for index in range(16)]
+
+
+NONE, SMALL, LARGE = [0.0] * 6, [0.25] * 6, [2.0, *[0.0] * 5]  # ratios: 1; 1.28 a token, 4.5 in all; 7.4 for one token
+
+
+@pytest.mark.parametrize(
+    ("mode", "high", "metric", "share", "said"),
+    [
+        ("sequence_mask", 3.0, "zeroed", 8 / 16, "50% of the completions of this step count nothing"),
+        ("sequence_truncate", 3.0, "truncated", 8 / 16, "50% of the completions of this step have their weight"),
+        ("token_mask", 2.0, "zeroed", 2 / 96, None),
+        ("token_truncate", 2.0, "truncated", 2 / 96, None),
+        ("token_truncate", 1.2, "truncated", 38 / 96, "40% of the tokens of this step have their weight truncated"),
+        ("sequence_mask", 10.0, "zeroed", 0.0, None),
+    ],
+)
+def test_the_share_of_vllms_samples_that_is_lost_is_logged(
+    trainer: TrimmedGRPOTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    high: float,
+    metric: str,
+    share: float,
+    said: str | None,
+) -> None:
+    """TRL's own path from sampled log-probabilities to weights; made up is only what vLLM answers."""
+    differences = [SMALL] * 6 + [LARGE] * 2 + [NONE] * 8
+    monkeypatch.setattr(trainer, "use_vllm", True)
+    monkeypatch.setattr(trainer, "vllm_generation", MadeUpVllm(trainer, differences), raising=False)
+    monkeypatch.setattr(trainer, "_last_loaded_step", -1, raising=False)
+    monkeypatch.setattr(trainer, "_has_warned_of_weights", False)
+    for owner in (trainer, trainer.args):
+        monkeypatch.setattr(owner, "vllm_importance_sampling_mode", mode)
+        monkeypatch.setattr(owner, "vllm_importance_sampling_clip_max", high)
+    trainer.model.train()
+    trainer._metrics["train"].clear()
+    rows = puzzles(trainer)
+    trainer._generate_and_score_completions(rows)
+    trainer._generate_and_score_completions(rows)
+    assert trainer._metrics["train"][f"sampling/share_{metric}"] == pytest.approx([share] * 2)
+    warnings = [record.message for record in caplog.records if record.name == "mini_r1.trimming"]
+    assert len(warnings) == (said is not None)  # once in a run
+    assert said is None or (warnings[0].startswith(said) and "Fix: " in warnings[0])
+
+
+def test_without_vllm_there_is_no_such_metric(trainer: TrimmedGRPOTrainer) -> None:
+    trainer.model.train()
+    trainer._metrics["train"].clear()
+    trainer._generate_and_score_completions(puzzles(trainer))
+    assert not [name for name in trainer._metrics["train"] if name.startswith("sampling/share")]
