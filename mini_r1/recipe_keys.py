@@ -146,8 +146,9 @@ def read_value(key: Key, written: Written) -> Any:
     if value is None:
         raise RecipeError(f"{key.name} has no value {written.where}; needed: {key.needs()}. Fix: {fix}")
     kinds = key.kinds
-    if isinstance(value, str) and value.lstrip().startswith("{") and dict in map(_kind, kinds):
-        kinds = tuple(kind for kind in kinds if _kind(kind) is dict)  # not a file's name
+    bracket = {"{": dict, "[": list}.get(value.lstrip()[:1]) if isinstance(value, str) else None
+    if bracket in map(_kind, kinds):
+        kinds = tuple(kind for kind in kinds if _kind(kind) is bracket)  # not a file's name
     for kind in kinds:
         try:
             return _READERS.get(_kind(kind), _unreadable)(value, kind)
@@ -226,6 +227,11 @@ def _dict(value: Any, _: Any) -> dict[str, Any]:
 
 
 def _list(value: Any, hint: Any) -> list[Any]:
+    if isinstance(value, str) and value.lstrip().startswith("["):  # on the command line
+        try:
+            value = yaml.load(value, Loader=yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            raise ValueError from error
     if isinstance(value, dict):
         raise ValueError
     (item,) = get_args(hint)

@@ -14,11 +14,13 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from transformers import get_scheduler
 from trl import GRPOConfig
 
 from mini_r1.problems import Problem
 from mini_r1.recipe_keys import shown
 
+_DEFAULTS = {key.name: key.default for key in fields(GRPOConfig)}
 # What needs the recipe's GPUs, or the other processes; the rest is built as written.
 WITHOUT_DEVICE = {
     "use_cpu": True,
@@ -48,10 +50,21 @@ def rehearse(training: GRPOConfig, processes: int) -> Problem | None:
     try:
         with _untouched_environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Rehearsal(**written | WITHOUT_DEVICE)
+            _build_scheduler(Rehearsal(**written | WITHOUT_DEVICE))
     except Exception as error:  # a library's: whatever it is, the run would end with it
         return _as_problem(error, written)
     return None
+
+
+def _build_scheduler(config: GRPOConfig) -> None:
+    """As the Trainer will at its first step, for a model of one number."""
+    get_scheduler(
+        config.lr_scheduler_type,
+        optimizer=torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate),
+        num_warmup_steps=0,
+        num_training_steps=max(1, config.max_steps),
+        scheduler_specific_kwargs=config.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a dict by now
+    )
 
 
 @contextmanager
@@ -72,6 +85,8 @@ def _as_problem(error: Exception, written: dict[str, Any]) -> Problem:
     """The first line of a library's message, with the first key that it names."""
     said = " ".join(str(error).split()) or type(error).__name__
     named = [word for word in re.findall(r"[a-z][a-z0-9_]+", said) if word in written]
+    texts = {name: value for name, value in written.items() if isinstance(value, str) and value != _DEFAULTS[name]}
+    named = named or [name for name, value in texts.items() if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", said)]
     allowed = "what TRL's GRPOConfig takes"
     if not named:
         return Problem("the recipe", "refused by TRL", allowed, "correct what the message names", said)

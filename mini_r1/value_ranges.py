@@ -6,10 +6,10 @@ minutes of loading, so a value outside its range is refused before anything is l
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from trl import GRPOConfig, ModelConfig
@@ -67,7 +67,8 @@ def each_of(*names: str) -> Range:
     """One or several of some names."""
 
     def holds(value: Any) -> bool:
-        return all(part in names for part in (value if isinstance(value, list) else [value]))
+        parts = _as_list(value)
+        return all(part in names for part in parts) and (len(parts) == 1 or not {"none", "all"} & set(parts))
 
     return Range(f"one or more of {', '.join(names)}", holds, names)
 
@@ -119,6 +120,9 @@ RANGES: dict[str, Range] = {
         lambda value: value.rpartition("|")[2] in ATTENTION or "/" in value,
         ATTENTION,
     ),
+    "model_init_kwargs": Range(
+        "left out: dtype, attn_implementation and model_revision say it all", lambda value: False
+    ),
     "lora_r": COUNT,
     "lora_alpha": COUNT,
     "lora_dropout": below(1),
@@ -143,7 +147,14 @@ RANGES: dict[str, Range] = {
     "gradient_accumulation_steps": COUNT,
     "gradient_checkpointing_kwargs": MAPPING,
     "lr_scheduler_kwargs": MAPPING,
+    "label_smoothing_factor": below(1),
+    "neftune_noise_alpha": at_least(0),
+    "torch_compile_mode": one_of("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "torch_empty_cache_steps": COUNT,
     "dataloader_num_workers": at_least(0),
+    "dataloader_prefetch_factor": COUNT,
+    "ddp_bucket_cap_mb": COUNT,
+    "local_rank": at_least(-1),
     "ddp_timeout": COUNT,
     # GRPO
     "num_generations": at_least(2),
@@ -163,7 +174,22 @@ RANGES: dict[str, Range] = {
     "epsilon": at_least(0),
     "epsilon_high": at_least(0),
     "delta": above(0),
+    "sapo_temperature_neg": above(0),
+    "sapo_temperature_pos": above(0),
+    "vespo_k_pos": at_least(0),
+    "vespo_lambda_pos": at_least(0),
+    "vespo_k_neg": at_least(0),
+    "vespo_lambda_neg": at_least(0),
+    "router_aux_loss_coef": at_least(0),
     "entropy_coef": at_least(0),
+    "entropy_coef_min": at_least(0),
+    "entropy_coef_max": at_least(0),
+    "entropy_coef_delta": at_least(0),
+    "entropy_target": at_least(0),
+    "max_tool_calling_iterations": COUNT,
+    "pad_to_multiple_of": Range(
+        "a number of at least 1, or auto", lambda value: value == "auto" or (_is_number(value) and value >= 1)
+    ),
     "top_entropy_quantile": at_least(0, 1),
     "ref_model_mixup_alpha": at_least(0, 1),
     "ref_model_sync_steps": COUNT,
@@ -186,12 +212,15 @@ RANGES: dict[str, Range] = {
     "vllm_max_model_length": COUNT,
     "vllm_tensor_parallel_size": COUNT,
     "vllm_importance_sampling_mode": one_of(*IMPORTANCE_SAMPLING),
+    "vllm_importance_sampling_cap": above(0),
     "vllm_importance_sampling_clip_max": above(0),
     "vllm_importance_sampling_clip_min": at_least(0),
     # what is kept and shown
     "logging_steps": WHOLE_STEPS,
     "eval_steps": WHOLE_STEPS,
+    "num_completions_to_print": at_least(0),
     "eval_delay": at_least(0),
+    "eval_accumulation_steps": COUNT,
     "save_steps": WHOLE_STEPS,
     "save_total_limit": COUNT,
     "report_to": each_of(*TRACKERS),
@@ -213,7 +242,7 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
         for name, value in values.items()
         if value is not None and not RANGES[name].holds(value)
     ]
-    together = (_check_precision(training), _check_losses(training), _check_output(training, model))
+    together = (_check_precision(training), _check_losses(training))
     return problems + [problem for problem in together if problem]
 
 
@@ -268,18 +297,17 @@ def _check_losses(training: GRPOConfig) -> Problem | None:
     return None
 
 
-def _check_output(training: GRPOConfig, model: ModelConfig) -> Problem | None:
-    """The output folder can be written, and is not that of the base model."""
+def check_output(training: GRPOConfig, model: ModelConfig) -> list[Problem]:
+    """Whether the output folder can be written, tried in the nearest that exists, and is not the base model's."""
     folder = Path(training.output_dir or "trainer_output").expanduser()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     base = Path(str(model.model_name_or_path)).expanduser()
-    cause = ""
-    if not there.is_dir():
-        cause = f"{there} is a file"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        cause = f"{there} can't be written to"
-    elif base.is_dir() and folder.resolve() == base.resolve():
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with TemporaryDirectory(dir=there, prefix=".writable-"):
+            cause = ""
+    except OSError as error:
+        cause = f"{there} is a file" if there.is_file() else f"{there} can't be written to ({error.strerror})"
+    if base.is_dir() and folder.resolve() == base.resolve():
         cause = "that is the base model, which the run would overwrite"
-    if not cause:
-        return None
-    return Problem("output_dir", training.output_dir, "a folder that the run may write", "give another one", cause)
+    allowed = "a folder that the run may write"
+    return [Problem("output_dir", shown(training.output_dir), allowed, "give another one", cause)] if cause else []

@@ -20,7 +20,7 @@ from mini_r1.recipe import (
     read_values,
 )
 from mini_r1.recipe_keys import FORMER_KEYS
-from mini_r1.value_ranges import ATTENTION, RANGES, TRACKERS, check_values
+from mini_r1.value_ranges import ATTENTION, RANGES, TRACKERS, check_output, check_values
 
 TINY = str(ROOT / "receipes" / "grpo-tiny-countdown.yaml")
 RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))
@@ -100,6 +100,8 @@ def test_a_keys_type_decides_and_not_yaml(line: str, value: object, recipe: Path
         (["--epsilon_high", "-3e-1"], "epsilon_high", -0.3),
         (["--report_to", "tensorboard", "wandb"], "report_to", ["tensorboard", "wandb"]),
         (["--reward_weights", "0.5", "1"], "reward_weights", [0.5, 1]),
+        (["--reward_weights", "[0.5, 1]"], "reward_weights", [0.5, 1]),
+        (["--report_to=[tensorboard, wandb]"], "report_to", ["tensorboard", "wandb"]),
         (["--vllm_server_args", "--max-model-len 99 --x=3"], "vllm_server_args", "--max-model-len 99 --x=3"),
         (["--vllm_server_args=--api-key=x"], "vllm_server_args", "--api-key=x"),
         (["--gradient_checkpointing_kwargs", '{"a": true}'], "gradient_checkpointing_kwargs", {"a": True}),
@@ -290,6 +292,11 @@ BAD = {
     "gradient_accumulation_steps": ("0", "-4"),
     "vllm_gpu_memory_utilization": ("0", "1.1", "nan"),
     "top_k": ("-1",),
+    "local_rank": ("-2",),
+    "model_init_kwargs": ("{a: b}",),
+    "lora_target_modules": ("", "[]"),
+    "report_to": ("nosuch", "[none, wandb]"),
+    "pad_to_multiple_of": ("0", "x"),
 }
 
 
@@ -362,9 +369,6 @@ def test_every_problem_is_reported_at_once() -> None:
         (["--loss_type", "vespo", "--use_vllm", "true"], "vllm_importance_sampling_mode"),
         (["--sync_ref_model", "true"], "sync_ref_model"),
         (["--fp16_full_eval", "true", "--bf16_full_eval", "true"], "fp16_full_eval"),
-        (["--output_dir", "assets/tiny-countdown-base"], "output_dir"),
-        (["--output_dir", TINY], "output_dir"),
-        (["--output_dir", f"{TINY}/x/y"], "output_dir"),
         (["--loss_type", "dapp"], "loss_type"),
     ],
 )
@@ -374,6 +378,25 @@ def test_values_that_contradict_each_other_are_refused(
     monkeypatch.chdir(ROOT)
     (problem,) = check_values(*read_recipe(["--config", TINY, *words]))
     assert problem.name == name
+
+
+def test_every_number_is_bounded() -> None:
+    """Those that no recipe of ours uses, too: nan and minus one end in a library's traceback, or in nothing."""
+    numbers = [key.name for key in KEYS.values() if {int, float} & set(key.kinds)]
+    assert [name for name in numbers if name not in RANGES] == []
+
+
+@pytest.mark.parametrize("folder", ["assets/tiny-countdown-base", TINY, f"{TINY}/x/y", "/proc/x", "/sys/x/y"])
+def test_an_output_folder_that_no_run_can_write_is_refused(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    _, training, model = read_recipe(["--config", TINY, "--output_dir", folder])
+    assert [problem.name for problem in check_output(training, model)] == ["output_dir"]
+
+
+def test_looking_at_the_output_folder_leaves_nothing(tmp_path: Path) -> None:
+    _, training, model = read_recipe(["--config", TINY, "--output_dir", str(tmp_path / "a" / "b")])
+    assert check_output(training, model) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_the_stack_knows_are_those_of_the_table() -> None:
