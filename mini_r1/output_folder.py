@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import TrainingArguments
@@ -123,8 +124,12 @@ def _check_usable(output: Path) -> None:
     there = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not there.is_dir():
         raise OutputError(output, "a folder", "name another one", f"{there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(output, "a folder that can be written", "name another one", f"{there} can't be written")
+    try:  # not os.access, which lets root write anywhere, even in /proc
+        with TemporaryDirectory(dir=there, prefix=".writable-"):
+            pass
+    except OSError as error:
+        cause = f"{there} can't be written ({error.strerror})"
+        raise OutputError(output, "a folder that can be written", "name another one", cause) from error
 
 
 def _check_apart(output: Path, script: ScriptArguments, model: ModelConfig) -> None:

@@ -38,7 +38,7 @@ from mini_r1.rehearsal import rehearse
 from mini_r1.run_identity import record_run
 from mini_r1.run_lock import check_unlocked
 from mini_r1.run_plan import DEFAULT_GPU_GB, Plan, Report
-from mini_r1.value_ranges import check_output, check_reward_weights, check_values, with_defaults
+from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
 
 VLLM_UTILIZATION = 0.9  # `vllm serve --gpu-memory-utilization`, its default
 ROOM_TO_SPARE = 0.05  # fragmentation of the allocator; an estimate nearer to the capacity than this is a warning
@@ -54,8 +54,6 @@ def check_run(
     report = Report()
     visible = visible_gpus(environ) if uses_gpus(training) else []
     report.problems += [*check_values(script, training, model), *check_reward_weights(training)]
-    if not (script.dry_run and uses_gpus(training) and not visible):  # planned for another machine's disk
-        report.problems += check_output(training, model)
     # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
     script, training, model = with_defaults(report.problems, script, training, model)
     launch = read_launch(environ, training.deepspeed)

@@ -23,7 +23,7 @@ from mini_r1.recipe_keys import keys_of, read_value, unknown_key
 from mini_r1.recipe_text import RecipeError as RecipeError
 from mini_r1.recipe_text import Written, read_written
 from mini_r1.script_arguments import ScriptArguments as ScriptArguments
-from mini_r1.value_ranges import check_output, check_values
+from mini_r1.value_ranges import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
     """
     values = read_values(arguments)
     script, training, model = _build(values, _Values)
-    if problems := [*check_values(script, training, model), *check_output(training, model)]:
+    if problems := check_values(script, training, model):
         raise RecipeError("\n".join(map(str, problems)))
     if note := use_training_gpu(training, script.vllm_gpus):
         logger.warning(note)

@@ -8,8 +8,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from trl import GRPOConfig, ModelConfig
@@ -295,19 +293,3 @@ def _check_losses(training: GRPOConfig) -> Problem | None:
     if training.sync_ref_model and not training.beta:
         return Problem("sync_ref_model", "true", "a reference model to synchronise", "set beta: 0.001", "beta is 0")
     return None
-
-
-def check_output(training: GRPOConfig, model: ModelConfig) -> list[Problem]:
-    """Whether the output folder can be written, tried in the nearest that exists, and is not the base model's."""
-    folder = Path(training.output_dir or "trainer_output").expanduser()
-    base = Path(str(model.model_name_or_path)).expanduser()
-    try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with TemporaryDirectory(dir=there, prefix=".writable-"):
-            cause = ""
-    except OSError as error:
-        cause = f"{there} is a file" if there.is_file() else f"{there} can't be written to ({error.strerror})"
-    if base.is_dir() and folder.resolve() == base.resolve():
-        cause = "that is the base model, which the run would overwrite"
-    allowed = "a folder that the run may write"
-    return [Problem("output_dir", shown(training.output_dir), allowed, "give another one", cause)] if cause else []

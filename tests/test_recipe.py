@@ -10,6 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl import GRPOConfig, ModelConfig
 
 from conftest import ROOT
+from mini_r1.output_folder import OutputError, examine_output
 from mini_r1.recipe import (
     KEYS,
     RecipeError,
@@ -20,7 +21,8 @@ from mini_r1.recipe import (
     read_values,
 )
 from mini_r1.recipe_keys import FORMER_KEYS
-from mini_r1.value_ranges import ATTENTION, RANGES, TRACKERS, check_output, check_values
+from mini_r1.run_identity import record_run
+from mini_r1.value_ranges import ATTENTION, RANGES, TRACKERS, check_values
 
 TINY = str(ROOT / "receipes" / "grpo-tiny-countdown.yaml")
 RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))
@@ -389,13 +391,14 @@ def test_every_number_is_bounded() -> None:
 @pytest.mark.parametrize("folder", ["assets/tiny-countdown-base", TINY, f"{TINY}/x/y", "/proc/x", "/sys/x/y"])
 def test_an_output_folder_that_no_run_can_write_is_refused(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    _, training, model = read_recipe(["--config", TINY, "--output_dir", folder])
-    assert [problem.name for problem in check_output(training, model)] == ["output_dir"]
+    script, training, model = read_recipe(["--config", TINY, "--output_dir", folder])
+    with pytest.raises(OutputError, match="output_dir is"):
+        examine_output(script, training, model, record_run(script), processes=1)
 
 
 def test_looking_at_the_output_folder_leaves_nothing(tmp_path: Path) -> None:
-    _, training, model = read_recipe(["--config", TINY, "--output_dir", str(tmp_path / "a" / "b")])
-    assert check_output(training, model) == []
+    script, training, model = read_recipe(["--config", TINY, "--output_dir", str(tmp_path / "a" / "b")])
+    examine_output(script, training, model, record_run(script), processes=1)
     assert list(tmp_path.iterdir()) == []
 
 
