@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mini_r1.metrics import metric_of
 from mini_r1.redact import redact
-from mini_r1.run_records import Interval, Record, Result, points, read_log, read_results, read_run
+from mini_r1.run_records import Interval, Record, Result, points, read_evaluation, read_log, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +76,9 @@ def update_card(folder: Path) -> bool:
 
 
 def _results(folder: Path) -> list[Result]:
-    """The evaluation, unless a checkpoint was written after it: then it is of a model that is no more."""
-    evaluation = folder / EVALUATION
-    if not evaluation.exists():
-        return []
-    saved = [path.stat().st_mtime for path in folder.glob(f"checkpoint-*/{STATE}")]
-    if saved and max(saved) > evaluation.stat().st_mtime:
-        return []
+    """The evaluation, unless it is of a model that is no more."""
     try:
-        return read_results(evaluation)
+        return read_evaluation(folder).results
     except ValueError as error:
         logger.warning("the card has no results: %s", error)
         return []

@@ -83,11 +83,14 @@ def headline(results: Sequence[Result], progress: Progress) -> list[str]:
         return [_during_training(progress)]
     if len(results) == 1:
         measured = [f"{metric_of(n).label} {_text(n, results[0].metrics[n])}" for n in _in_all(HEADLINED, results)]
-        told = [f"{results[0].model} on {results[0].puzzles} held-out puzzles: {', '.join(measured)}."]
+        told = [f"{results[0].model} on {results[0].puzzles} {_puzzles(results)}: {', '.join(measured)}."]
     else:
         before, after = (result.metrics for result in results)
         changes = [(n, before[n], after[n]) for n in _in_all(HEADLINED, results)]
-        sentences = [f"{_verb(n, b.change_to(a))}: {_text(n, b)} before, {_text(n, a)} after." for n, b, a in changes]
+        verbs = [_verb(n, b.change_to(a), _puzzles(results)) for n, b, a in changes]
+        sentences = [
+            f"{v}: {_text(n, b)} before, {_text(n, a)} after." for v, (n, b, a) in zip(verbs, changes, strict=True)
+        ]
         told = [" ".join(sentences) or "The two evaluations have no metric in common.", *_losses(results)]
     return [*told, *_greedy_lags(results[-1])]
 
@@ -128,13 +131,29 @@ def _greedy_lags(result: Result) -> list[str]:
     ]
 
 
-def _verb(name: str, change: int) -> str:
+def _puzzles(results: Sequence[Result]) -> str:
+    """What the puzzles may be called: held out only where the record of the model that was trained says so."""
+    return "held-out puzzles" if results[-1].held_out else "puzzles"
+
+
+def unverified(results: Sequence[Result]) -> list[str]:
+    """Say of which models nobody can say that they had not seen the puzzles before, or that they had."""
+    why = {
+        None: "nobody can say whether it was trained on any of these puzzles",
+        False: "it was trained on some of them",
+    }
+    return [
+        f"{role}: {why[r.held_out]}" for (role, _), r in zip(_columns(results), results, strict=True) if not r.held_out
+    ]
+
+
+def _verb(name: str, change: int, puzzles: str) -> str:
     same = "unchanged within the intervals"
     said = {
         "pass@1": (
-            f"Held-out puzzles solved by a sampled completion (pass@1) are {same}",
-            "More held-out puzzles are solved by a sampled completion (pass@1)",
-            "Fewer held-out puzzles are solved by a sampled completion (pass@1)",
+            f"The share of {puzzles} that a sampled completion solves (pass@1) is {same}",
+            f"More {puzzles} are solved by a sampled completion (pass@1)",
+            f"Fewer {puzzles} are solved by a sampled completion (pass@1)",
         ),
         "length": (f"Thinking length is {same}", "Thinking got longer", "Thinking got shorter"),
         "attempts": (f"Attempts are {same}", "The model tries more often", "The model tries less often"),
@@ -171,6 +190,7 @@ def read_content(run_dir: Path) -> Record:
         "headline": headline(results, progress),
         "columns": _columns(results),
         "unlike": unlike(results),
+        "unverified": unverified(results),
         "metrics": metric_rows(results),
         "groups": [(title, rows) for title, rows in breakdowns if len(rows) > 1],  # one row is the table above again
         "reasons": reason_rows(results),

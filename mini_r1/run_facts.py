@@ -56,7 +56,7 @@ def _evaluation(results: Sequence[Result]) -> list[Fact]:
         return []
     last = results[-1]
     of = f" of {last.dataset}" if last.dataset else ""
-    told = [Fact("evaluated on", f"{last.puzzles:,} held-out puzzles{of}")]
+    told = [Fact("evaluated on", f"{last.puzzles:,} {'held-out ' if last.held_out else ''}puzzles{of}")]
     told += [Fact("evaluated with", in_words(last.settings))] if last.settings else []
     seconds = [duration(result.seconds) for result in results if result.seconds is not None]
     return told + ([Fact("evaluation time", " and ".join(seconds))] if seconds else [])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mini_r1.model_state import is_outdated
 from mini_r1.problems import UserError
 
 STATE, EVALUATION, RUN = "trainer_state.json", "evaluation.json", "run.json"
@@ -71,11 +72,20 @@ SAMPLE_NUMBERS = ("equation_reward", "format_reward", "attempts", "tokens")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One model's part of evaluation.json; `reasons` maps a verdict to its share of the completions."""
+    """One model's part of evaluation.json.
+
+    Attributes:
+        held_out: whether no recorded training of the model used any of the puzzles; None where nobody can say.
+        state: step and weights of the model that was measured (`mini_r1.model_state`), where they were recorded.
+        reasons: verdict -> its share of the completions.
+        asked: nums and target of every puzzle, in order, where they were recorded.
+    """
 
     model: str
     dataset: str | None
     puzzles: int
+    held_out: bool | None
+    state: Record | None
     settings: Record
     seconds: float | None
     metrics: dict[str, Interval]
@@ -83,7 +93,7 @@ class Result:
     by_numbers: dict[str, Group]
     reasons: dict[str, float]
     samples: list[Sample]
-    asked: Record  # nums and target of every puzzle, in order, where they were recorded
+    asked: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ def read_progress(run_dir: Path) -> Progress:
     Raises:
         RecordError: if there is none yet, or it is not what the Trainer writes.
     """
-    states = [path for path in (run_dir / STATE, *run_dir.glob(f"checkpoint-*/{STATE}")) if path.is_file()]
+    states = _states(run_dir)
     if not states:
         raise RecordError(_no_state(run_dir))
     path = max(states, key=_step_of)  # of equals the first, which is that of the end
@@ -114,6 +124,11 @@ def read_progress(run_dir: Path) -> Progress:
     last = max((entry["step"] for entry in log), default=0)
     step, steps = state.get("global_step"), state.get("max_steps")
     return Progress(log, step if _is_step(step) else last, steps if _is_step(steps) and steps else None)
+
+
+def _states(run_dir: Path) -> list[Path]:
+    """The state files of a run: that of its end first."""
+    return [path for path in (run_dir / STATE, *run_dir.glob(f"checkpoint-*/{STATE}")) if path.is_file()]
 
 
 def _step_of(path: Path) -> int:
@@ -199,13 +214,22 @@ def read_evaluation(run_dir: Path) -> Evaluation:
     path = run_dir / EVALUATION
     if not path.is_file():
         return Evaluation([], f"There is no {EVALUATION} in the run's folder yet.")
-    trained = [
-        state.stat().st_mtime for state in (run_dir / STATE, *run_dir.glob(f"checkpoint-*/{STATE}")) if state.is_file()
-    ]
-    if trained and max(trained) > path.stat().st_mtime:
-        why = f"{EVALUATION} is older than the newest model in the run's folder: it says nothing about this model."
-        return Evaluation([], why)
-    return Evaluation(read_results(path))
+    results = read_results(path)
+    outdated = _outdated(results[-1], run_dir)
+    return (
+        Evaluation([], f"{EVALUATION} is not of the model that the run has now: {outdated}.")
+        if outdated
+        else Evaluation(results)
+    )
+
+
+def _outdated(result: Result, run_dir: Path) -> str | None:
+    """Why an evaluation is not of the newest model in a run's folder, in words; None if it is, or nobody can say."""
+    states = _states(run_dir)
+    if result.state:
+        return is_outdated(result.state, max(states, key=_step_of).parent) if states else None
+    is_older = states and max(path.stat().st_mtime for path in states) > (run_dir / EVALUATION).stat().st_mtime
+    return "it is older than the newest checkpoint" if is_older else None
 
 
 def how_to_evaluate(run_dir: Path) -> str:
@@ -217,19 +241,11 @@ def how_to_evaluate(run_dir: Path) -> str:
         run = read_run(run_dir / RUN)
     except RecordError:
         run = {}
-    data, recipe = (part if isinstance(part := run.get(key), dict) else {} for key in ("data", "recipe"))
-    flags = {
-        "--dataset": data.get("dataset"),
-        "--max-samples": data.get("max_samples"),
-        "--split-seed": data.get("split_seed"),
-        "--max-completion-length": recipe.get("max_completion_length"),
-    }
-    given = [str(part) for flag, value in flags.items() if value is not None for part in (flag, value)]
     checkpoints = sorted(run_dir.glob("checkpoint-*"), key=lambda path: _step_of(path / STATE))
     has_model = any((run_dir / name).is_file() for name in ("config.json", "adapter_config.json"))
     trained = checkpoints[-1] if checkpoints and not has_model else run_dir
     models = [str(model) for model in (run.get("model"), trained) if model]
-    return shlex.join(["python", "scripts/evaluate.py", *models, *given, "--out", str(run_dir / EVALUATION)])
+    return shlex.join(["python", "scripts/evaluate.py", *models, "--out", str(run_dir / EVALUATION)])
 
 
 def read_results(path: Path) -> list[Result]:
@@ -259,6 +275,8 @@ def _parse_result(raw: Record) -> Result:
         model=_text("model", raw["model"]),
         dataset=_text_or_none("dataset", raw.get("dataset")),
         puzzles=int(raw["puzzles"]),
+        held_out=held_out if isinstance(held_out := raw.get("held_out"), bool) else None,
+        state=state if isinstance(state := raw.get("state"), dict) else None,
         settings=dict(raw.get("settings") or {}),
         seconds=float(raw["seconds"]) if is_finite(raw.get("seconds")) else None,
         metrics=_parse_metrics(raw["metrics"]),

@@ -53,8 +53,6 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, small_arguments: list
     assert run(*parse_recipe([*small_arguments, "--output_dir", str(folder)])) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    puzzles = ["--max-samples", str(SMALL["max_samples"]), "--puzzles", "16", "--max-completion-length", "64"]
-    models = [str(TINY_BASE), str(folder)]
     evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
-    assert evaluate([*models, *puzzles, "--out", str(folder / "evaluation.json")]) == 0
+    assert evaluate([str(TINY_BASE), str(folder), "--puzzles", "16", "--out", str(folder / "evaluation.json")]) == 0
     return folder

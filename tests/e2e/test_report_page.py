@@ -70,7 +70,7 @@ def test_browser_reads_the_page_without_complaint(page: Path, browse: Browse, re
     dom = inputs["Page"](done.stdout)
     assert "(pass@1): 13.7 % (11.7–15.7) before, 64.2 % (62.2–66.2) after." in dom.text
     written = [result["samples"][i]["completion"] for i in range(16) for result in results]
-    assert dom.pres[1:-1] == [f"<think>{completion}" for completion in written]
+    assert dom.pres[1:-2] == [f"<think>{completion}" for completion in written]
     assert len(dom.tags("img")) == 4 and not dom.tags("script")
 
 
