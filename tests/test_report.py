@@ -731,7 +731,7 @@ def test_a_mistyped_folder_is_answered_with_the_runs_there(
     assert "this run has not saved anything yet. Fix: wait for its first checkpoint" in capsys.readouterr().err
 
 
-ODD = (None, True, -1, 1e400, "<&>", [], [None], {}, {"a": {"b": None}}, 0.5)
+ODD: tuple[Any, ...] = (None, True, -1, 1e400, "<&>", [], [None], {}, {"a": {"b": None}}, 0.5)
 
 
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
