@@ -62,7 +62,7 @@ def write_table(folders: Sequence[Path]) -> str:
 GRPO from the shipped tiny base, one column a seed, against the base on the same held-out puzzles.
 
 - Repeat with: `for seed in {seeds}; do make aha SEED=$seed; done`, then `python benchmarks/aha.py` and the run folders
-- Hardware: {first["hardware"]}; torch {first["torch"]}
+- Hardware: {first["hardware"]}; torch {first["versions"]["torch"]}
 - {first["steps"]} steps; {base.puzzles} held-out puzzles of `{base.dataset}`, {evaluated},
   at most {settings["max_completion_length"]} tokens; in brackets the 95 % interval over puzzles
 
