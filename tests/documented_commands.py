@@ -216,6 +216,7 @@ TABLE: dict[str, How] = {
     "python slurm/reach.py listen ADDRESS PORT": SLURM,
     "python slurm/reach.py connect ADDRESS PORT": SLURM,
     "hf auth login": How("not run", "needs an account"),
+    "pip install 'kernels>=0.16.0,<0.17.0'": How("dry run", "its use needs a GPU", more="--dry-run"),
     "pip install flash-attn": How("not run", "needs nvcc"),
     "pip install flash-attn==2.8.3.post2 --no-build-isolation": How("not run", "needs nvcc"),
     "accelerate launch": MENTION,
