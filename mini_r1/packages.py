@@ -64,7 +64,7 @@ class Need:
         module: what is imported.
         install: the command that brings it.
         instead: what to set to do without.
-        gpu: whether it is only for machines with GPUs, so that a plan made elsewhere does not need it.
+        gpu: whether it comes with requirements-gpu.txt, so that a plan made elsewhere does not need it.
     """
 
     key: str
@@ -85,11 +85,12 @@ def needs(plan: Plan) -> Iterator[Need]:
     optimizer = str(getattr(training.optim, "value", training.optim))
     for part, module, distribution in OPTIMIZERS:
         if part in optimizer:
-            yield Need("optim", optimizer, module, f"pip install {distribution}", "optim: adamw_torch")
+            in_gpu_setup = module == "bitsandbytes"
+            yield Need("optim", optimizer, module, f"pip install {distribution}", "optim: adamw_torch", in_gpu_setup)
             break
     for key in ("load_in_4bit", "load_in_8bit"):
         if getattr(model, key):
-            yield Need(key, "true", "bitsandbytes", "pip install bitsandbytes", f"{key}: false")
+            yield Need(key, "true", "bitsandbytes", "pip install bitsandbytes", f"{key}: false", True)
     if model.use_peft:
         yield Need("use_peft", "true", "peft", "pip install peft", "use_peft: false")
     if training.use_vllm and plan.generation in ("own server", "colocate"):

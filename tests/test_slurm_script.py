@@ -24,7 +24,7 @@ RECIPE = "receipes/grpo-tiny-countdown.yaml"
 SERVER_RECIPE = "receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml"
 README_COMMANDS = [
     line.partition("   #")[0].strip()
-    for block in re.findall(r"```\n(.*?)```", (ROOT / "slurm" / "README.md").read_text(), re.DOTALL)
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "slurm" / "README.md").read_text(), re.DOTALL)
     for line in block.splitlines()
     if re.match(r"(bash|sbatch) ", line)
 ]
