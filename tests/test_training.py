@@ -137,7 +137,12 @@ def test_signal_leaves_a_checkpoint_and_the_usual_exit_status(
     more = ["--output_dir", str(tmp_path), "--max_steps", "10000", "--save_steps", "5000", "--eval_strategy", "no"]
     command = [sys.executable, str(SCRIPT), *small_arguments, *more, "--eval_on_start", "false"]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     samples = tmp_path / "completion_samples" / "samples.jsonl"
     deadline = time.monotonic() + 120
