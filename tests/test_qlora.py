@@ -22,8 +22,10 @@ LINEAR_LAYERS = 4 * 7  # four layers of q, k, v, o, gate, up, down
 
 @pytest.fixture(scope="module")
 def quantization() -> BitsAndBytesConfig:
-    """As the recipe of the notebook asks for it."""
-    recipe = parse_recipe(["--config", str(ROOT / "receipes" / "grpo-tiny-countdown-qlora.yaml")])
+    """As the recipe of the notebook asks for it, but computing in bfloat16 as on a GPU."""
+    recipe = parse_recipe(
+        ["--config", str(ROOT / "receipes" / "grpo-tiny-countdown-qlora.yaml"), "--dtype", "bfloat16"]
+    )
     config = get_quantization_config(recipe[2])
     assert config is not None
     return config
