@@ -43,6 +43,10 @@ class _Run:
     begun: bool = False
     interrupted: bool = False
 
+    def forget(self) -> None:
+        """Be as at a program's start: what an earlier run in the same process has left says nothing of this one."""
+        vars(self).update(vars(_Run()))
+
 
 _run = _Run()
 
@@ -72,6 +76,7 @@ def in_words() -> Iterator[None]:
     Raises:
         SystemExit: with the status.
     """
+    _run.forget()
     _prepare_streams()
     protect_logs()
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
+from mini_r1.failures import in_words, output_is, work_begins
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 PROGRAM = """
@@ -155,3 +156,13 @@ def test_ctrl_c_while_a_script_loads_is_one_line(name: str) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_what_an_earlier_run_left_says_nothing_of_the_next_program(tmp_path: Path) -> None:
+    """In one process, as in a notebook or in these tests: the status, and where a traceback goes, are each one's own."""
+    output_is(tmp_path)
+    work_begins()
+    with pytest.raises(SystemExit) as left, in_words():
+        raise KeyError(1)
+    assert left.value.code == 2
+    assert list(tmp_path.iterdir()) == []
