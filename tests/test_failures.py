@@ -159,7 +159,7 @@ def test_ctrl_c_while_a_script_loads_is_one_line(name: str) -> None:
 
 
 def test_what_an_earlier_run_left_says_nothing_of_the_next_program(tmp_path: Path) -> None:
-    """In one process, as in a notebook or in these tests: the status, and where a traceback goes, are each one's own."""
+    """In one process, as in a notebook: the status, and where a traceback goes, are each program's own."""
     output_is(tmp_path)
     work_begins()
     with pytest.raises(SystemExit) as left, in_words():
