@@ -11,11 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.failures import in_words
+
+with in_words():
+    from mini_r1.problems import UserError
+    from mini_r1.run_records import Interval, Record, Result, read_results, read_run
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from mini_r1.run_records import Interval, Record, Result, read_results, read_run  # noqa: E402
-
 METRICS = ("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic", "attempts", "length")
 PLAIN = ("attempts", "length")  # numbers rather than shares
 
@@ -31,11 +35,11 @@ def read_finished(folder: Path) -> tuple[Record, Result, Result]:
     """How a run was made, and the results of base and trained model.
 
     Raises:
-        ValueError: if the run has not been finished and evaluated.
+        UserError: if the run has not been finished and evaluated.
     """
     run, results = read_run(folder / "run.json"), read_results(folder / "evaluation.json")
     if not run or len(results) != 2:
-        raise ValueError(f"{folder} holds no finished and evaluated run: make aha RUN={folder}")
+        raise UserError(f"{folder} holds no finished and evaluated run. Fix: make aha RUN={folder}")
     base, trained = results
     return run, base, trained
 
@@ -76,15 +80,12 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of finished `make aha` runs")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "aha.md")
     args = parser.parse_args()
-    try:
-        text = write_table(args.runs)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    text = write_table(args.runs)
     args.out.write_text(text, encoding="utf-8")
     print(text)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -16,19 +16,23 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.failures import in_words
+
+with in_words():
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+    from mini_r1.launch import Launch
+    from mini_r1.memory import peak, training_items
+    from mini_r1.model_shape import load_config, measure_shape
+    from mini_r1.preflight import step_of
+    from mini_r1.quiet import quiet_libraries
+    from mini_r1.recipe import parse_recipe
+    from mini_r1.samples import SampleRecorder
+    from mini_r1.training import build_trainer, hardware
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from mini_r1.launch import Launch  # noqa: E402
-from mini_r1.memory import peak, training_items  # noqa: E402
-from mini_r1.model_shape import load_config, measure_shape  # noqa: E402
-from mini_r1.preflight import step_of  # noqa: E402
-from mini_r1.recipe import parse_recipe  # noqa: E402
-from mini_r1.samples import SampleRecorder  # noqa: E402
-from mini_r1.training import build_trainer, hardware  # noqa: E402
-
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
 BASE = ROOT / "assets" / "tiny-countdown-base"
 RESULT = ROOT / "benchmarks" / "results" / "memory_model.md"
@@ -149,6 +153,7 @@ def table(results: list[dict[str, float]]) -> str:
 
 def main() -> None:
     """Measure all cases and write the page, or one case for the parent."""
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", type=int, help="measure only this case, and print it as JSON")
     arguments = parser.parse_args()
@@ -164,4 +169,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

@@ -15,18 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from trl import GRPOTrainer
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.failures import in_words
+
+with in_words():
+    import torch
+    from trl import GRPOTrainer
+
+    from mini_r1.decoding import decode_without_ended
+    from mini_r1.quiet import quiet_libraries
+    from mini_r1.recipe import parse_recipe
+    from mini_r1.samples import SampleRecorder
+    from mini_r1.training import build_trainer, hardware
+    from mini_r1.trimming import TrimmedGRPOTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from mini_r1.decoding import decode_without_ended  # noqa: E402
-from mini_r1.recipe import parse_recipe  # noqa: E402
-from mini_r1.samples import SampleRecorder  # noqa: E402
-from mini_r1.training import build_trainer, hardware  # noqa: E402
-from mini_r1.trimming import TrimmedGRPOTrainer  # noqa: E402
-
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
 
 
@@ -99,6 +103,7 @@ def row(name: str, times: list[list[float]]) -> str:
 
 def main() -> int:
     """Measure, and write the results file; return the exit status."""
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "assets" / "tiny-countdown-base"), help="policy to sample from")
     parser.add_argument("--rounds", type=int, default=8, help="batches of 16 puzzles x 8 completions (default: 8)")
@@ -128,4 +133,5 @@ Ratio: the peer's time over ours in the same round; above 1, ours is faster. Med
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_words():
+        sys.exit(main())

@@ -17,11 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.failures import in_words
+
+with in_words():
+    from mini_r1.rewards import equation_reward_func, format_reward_func
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from mini_r1.rewards import equation_reward_func, format_reward_func  # noqa: E402
-
 Batch = tuple[list[str], list[int], list[list[int]]]
 COMPLETIONS = 192
 CHARACTERS = 1_000
@@ -201,4 +204,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

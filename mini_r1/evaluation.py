@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mini_r1.chat_template import PromptSettings
 from mini_r1.countdown import COLUMNS
 from mini_r1.metrics import metric_of
+from mini_r1.problems import UserError
 from mini_r1.prompts import build_prompts
 from mini_r1.rewards import Reason, judge_equation, judge_format
 from mini_r1.sampling import Completion, generate_completions
@@ -36,6 +37,10 @@ RATIOS = {
 }
 
 Result = dict[str, Any]
+
+
+class SettingsError(UserError, ValueError):
+    """An evaluation can't be done in this way; the message says which value is wrong and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,16 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("samples", "max_completion_length", "max_prompt_length", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it has to be at least 1")
+                raise SettingsError(f"{name} is {getattr(self, name)}: it has to be at least 1")
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it has to be 0 (greedy) or more")
+            raise SettingsError(f"temperature is {self.temperature}: it has to be 0 (greedy) or more")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: it has to be 0 or more")
+            raise SettingsError(f"seed is {self.seed}: it has to be 0 or more")
         if 1 not in self.ks:
-            raise ValueError(f"ks is {self.ks}: it has to include 1")
+            raise SettingsError(f"ks is {self.ks}: it has to include 1")
         for k in self.ks:
             if not 1 <= k <= self.samples:
-                raise ValueError(f"ks has {k}, but samples is {self.samples}: k has to be 1 to {self.samples}")
+                raise SettingsError(f"ks has {k}, but samples is {self.samples}: k has to be 1 to {self.samples}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +151,13 @@ def render_prompts(
     """Return the prompt of each puzzle, as the trainer makes it.
 
     Raises:
-        ValueError: if there are no puzzles, the tokenizer does not fit (`mini_r1.prompts`), or a prompt is too long.
+        PromptError: if there are no puzzles, or the tokenizer does not fit (`mini_r1.prompts`).
+        SettingsError: if a prompt is too long.
     """
     rows = Dataset.from_dict({column: puzzles[column][:] for column in COLUMNS})
     with_prompts, dropped = build_prompts(rows, tokenizer, max_prompt_length, prompt_settings)
     if dropped:
-        raise ValueError(
+        raise SettingsError(
             f"{dropped} of {len(puzzles)} prompts are longer than max_prompt_length={max_prompt_length} tokens: "
             f"raise it, since leaving them out would change what is measured"
         )

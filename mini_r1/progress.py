@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, has_length
 
 SOLVED, FORMAT, LENGTH, ATTEMPTS = (
     "rewards/equation_reward_func/mean",
@@ -18,15 +19,16 @@ class SolveRateProgress(ProgressCallback):
     """Transformers' bar, with the policy's figures beside it instead of one printed dictionary a step."""
 
     training_bar: Any
+    prediction_bar: Any
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description("GRPO")
-            self.training_bar.update(state.global_step)  # a resumed run starts where it stopped
-            self.current_step = state.global_step
+        self.current_step = state.global_step  # a resumed run starts where it stopped
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(
+                desc="GRPO", total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
+            )
 
     def on_prediction_step(
         self,
@@ -37,10 +39,12 @@ class SolveRateProgress(ProgressCallback):
         **kwargs: Any,
     ) -> None:
         """During training without transformers' second bar, which would break up the first."""
-        if self.training_bar is None:
-            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
-        else:
+        if self.training_bar is not None:
             self.training_bar.set_description("GRPO, evaluating")
+            return
+        if self.prediction_bar is None and state.is_world_process_zero and has_length(eval_dataloader):
+            self.prediction_bar = tqdm(desc="evaluating", total=len(eval_dataloader), dynamic_ncols=True)
+        super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, **kwargs)

@@ -9,7 +9,6 @@ it could steer the terminal is shown as an escape. Without --seed each call samp
 
 import argparse
 import contextlib
-import logging
 import secrets
 import sys
 from collections.abc import Sequence
@@ -23,12 +22,12 @@ from mini_r1.problems import UserError
 
 with in_words():
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from transformers.utils.logging import disable_progress_bar
 
     from mini_r1.chat_template import PromptSettings
     from mini_r1.expression import MAX_DIGITS
     from mini_r1.policies import load_model, load_tokenizer, resolve_model
     from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
+    from mini_r1.quiet import quiet_libraries
     from mini_r1.rewards import judge_equation, judge_format
     from mini_r1.run_identity import find_record
     from mini_r1.sampling import Completion, generate_completions
@@ -94,7 +93,6 @@ def load(name: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, P
         ModelError: if there is none.
     """
     name = resolve_model(name)
-    disable_progress_bar()
     with contextlib.ExitStack() as stack:
         if not Path(name).is_dir():
             from mini_r1.hub_access import offline_if_unreachable  # imports TRL, which a folder does not need
@@ -124,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: for a wrong argument.
     """
-    logging.basicConfig(level=logging.WARNING)
+    quiet_libraries()
     args = build_parser().parse_args(argv)
     check(args)
     tokenizer, model = load(args.model, args.trust_remote_code)

@@ -13,7 +13,6 @@ others, but none that an evaluated run was trained on. Without a run they come f
 
 import argparse
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -23,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.failures import in_words, say
+from mini_r1.problems import UserError
 
 with in_words():
     from datasets import Dataset
@@ -36,6 +36,7 @@ with in_words():
     from mini_r1.model_card import CARD, EVALUATION, update_card
     from mini_r1.model_state import read_state
     from mini_r1.policies import load_model, load_tokenizer, resolve_model
+    from mini_r1.quiet import quiet_libraries
     from mini_r1.run_identity import RunRecord, find_record
 
 PUZZLES = 512
@@ -101,7 +102,7 @@ def read_settings(args: argparse.Namespace, run: RunRecord | None) -> Evaluation
     """Turn the command line into settings; a length that it leaves out is the run's.
 
     Raises:
-        ValueError: as `EvaluationSettings`.
+        SettingsError: as `EvaluationSettings`.
     """
     default, of_run = EvaluationSettings(), run.settings if run else {}
     completion = of_run.get("max_completion_length") or default.max_completion_length
@@ -131,10 +132,10 @@ def resolve_models(models: Sequence[str]) -> list[str]:
     """Refuse more than two models, and names that are neither a model's folder nor a Hub id.
 
     Raises:
-        ValueError: saying which and why.
+        UserError: saying which and why.
     """
     if len(models) > 2:
-        raise ValueError(f"{len(models)} models: give one, or two to compare")
+        raise UserError(f"{len(models)} models: give one, or two to compare")
     return [resolve_model(model) for model in models]
 
 
@@ -142,12 +143,12 @@ def check_output(out: Path) -> None:
     """Refuse a result file that can't be written, by writing as much beside it as it may take.
 
     Raises:
-        ValueError, OSError: saying why.
+        UserError: saying why.
     """
     if out.is_dir():
-        raise ValueError(f"cannot write --out {out}: it is a folder. Fix: name a file in it")
+        raise UserError(f"cannot write --out {out}: it is a folder. Fix: name a file in it")
     if out.exists() and not out.stat().st_mode & 0o222:
-        raise ValueError(f"cannot write --out {out}: it is write-protected. Fix: name another file")
+        raise UserError(f"cannot write --out {out}: it is write-protected. Fix: name another file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent) as file:
@@ -155,21 +156,21 @@ def check_output(out: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise ValueError(f"cannot write --out {out}: {error.strerror}. Fix: name a file in another folder") from error
+        raise UserError(f"cannot write --out {out}: {error.strerror}. Fix: name a file in another folder") from error
 
 
 def choose_puzzles(sides: Sides, wanted: int | None) -> Dataset:
     """The held-out puzzles to evaluate on: a shuffle's first, so that the order of a file does not matter.
 
     Raises:
-        ValueError: if there are not as many as asked for.
+        UserError: if there are not as many as asked for.
     """
     if wanted is not None and wanted < 1:
-        raise ValueError(f"--puzzles is {wanted}: it has to be at least 1")
+        raise UserError(f"--puzzles is {wanted}: it has to be at least 1")
     held_out = sides.held_out
     if wanted is not None and wanted > len(held_out):
         total = len(sides.train) + len(held_out)
-        raise ValueError(f"--puzzles {wanted}: only {len(held_out)} of {total} puzzles are held out")
+        raise UserError(f"--puzzles {wanted}: only {len(held_out)} of {total} puzzles are held out")
     count = min(PUZZLES, len(held_out)) if wanted is None else wanted
     return held_out.shuffle(seed=sides.settings.split_seed, keep_in_memory=True).select(range(count))
 
@@ -178,7 +179,7 @@ def prepare(args: argparse.Namespace) -> Plan:
     """Check and load everything but the models, so that a mistake costs seconds.
 
     Raises:
-        ValueError, OSError: saying what to change.
+        UserError, OSError: saying what to change.
     """
     models = resolve_models(args.models)
     if args.out is not None:
@@ -199,35 +200,35 @@ def prepare(args: argparse.Namespace) -> Plan:
     return Plan(models, settings, data, puzzles, tokenizers, exposures, prompts)
 
 
-def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], ValueError | None]:
+def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Exception | None]:
     """Evaluate the models, one after the other, and keep each result as soon as there is one.
 
     Returns:
-        the results, and what kept the second model from being loaded, if anything did.
+        the results, and what ended a model's evaluation before its own, if anything did.
     """
     results: list[Result] = []
     rows = zip(plan.models, args.models, plan.tokenizers, plan.exposures, plan.prompts, strict=True)
     for name, shown, tokenizer, exposure, prompt_settings in rows:
         try:
             model = load_model(name, trust_remote_code=args.trust_remote_code)
-        except ValueError as error:
+            state = read_state(name)
+            result = evaluate(
+                model,
+                tokenizer,
+                plan.puzzles,
+                plan.settings,
+                model_name=shown,
+                dataset_name=plan.data.dataset,
+                prompt_settings=prompt_settings,
+            )
+        except Exception as error:  # the results so far are to be shown before it is
             return results, error
-        state = read_state(name)
-        result = evaluate(
-            model,
-            tokenizer,
-            plan.puzzles,
-            plan.settings,
-            model_name=shown,
-            dataset_name=plan.data.dataset,
-            prompt_settings=prompt_settings,
-        )
         results.append(result | {"held_out": exposure.held_out, "data": asdict(plan.data), "state": state})
         if args.out is not None and len(results) < len(plan.models):
             try:
                 write_results(args.out, results)
             except OSError as error:
-                print(f"{args.out} can't be written now ({error.strerror}); going on", file=sys.stderr)
+                say(f"{args.out} can't be written now ({error.strerror}); going on")
         del model  # before the next one is loaded
     return results, None
 
@@ -259,30 +260,25 @@ def keep(out: Path, results: Sequence[Result]) -> OSError | None:
     return None
 
 
-def fail(error: Exception) -> int:
-    """Print an error of the user's, and return the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate, print the table, write the results; return the exit status."""
-    logging.basicConfig(level=logging.WARNING)
+    """Evaluate, print the table, write the results; return the exit status.
+
+    Raises:
+        Exception: what kept a model from being evaluated, after the results so far are printed and written.
+    """
+    quiet_libraries()
     args = build_parser().parse_args(argv)
-    try:
-        plan = prepare(args)
-    except (ValueError, OSError) as error:
-        return fail(error)
-    for exposure in plan.exposures:
-        if exposure.held_out is not True:
-            print(f"NOT VERIFIED AS HELD OUT: {exposure.why}", file=sys.stderr, flush=True)
+    plan = prepare(args)
+    say(*(f"NOT VERIFIED AS HELD OUT: {exposure.why}" for exposure in plan.exposures if exposure.held_out is not True))
     results, problem = measure(args, plan)
     if results:
         print(format_table(results), flush=True)
     lost = keep(args.out, results) if args.out is not None and results else None
     if problem:
-        return fail(problem)
-    return 1 if lost and fail(lost) else 0
+        raise problem
+    if lost:  # the work is done, and its results are elsewhere
+        say(f"error: {lost}")
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":

@@ -19,22 +19,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.failures import in_words
+from mini_r1.problems import UserError
 
 with in_words():
     from datasets import Dataset
 
     from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles
+    from mini_r1.quiet import quiet_libraries
 
 
 def write_puzzles(dataset: Dataset, path: Path) -> None:
-    """Write a dataset in the format that the file's ending names; a CSV gets nums as "[1, 2, 3]".
-
-    Raises:
-        ValueError: for another ending.
-    """
+    """Write a dataset in the format that the file's ending names; a CSV gets nums as "[1, 2, 3]"."""
     ending = path.suffix.lower()
-    if ending not in FILE_ENDINGS:
-        raise ValueError(f"cannot write {path}: the file has to end in one of {', '.join(FILE_ENDINGS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if ending == ".parquet":
         dataset.to_parquet(path)
@@ -63,18 +59,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the puzzles, write them, print a summary; return the exit status."""
+    """Make the puzzles, write them, print a summary; return the exit status.
+
+    Raises:
+        UserError: if the file is there, or is of no kind that can be written.
+    """
+    quiet_libraries()
     args = build_parser().parse_args(argv)
-    try:
-        if args.out.exists() and not args.overwrite:
-            raise ValueError(f"{args.out} exists: choose another --out, or add --overwrite")
-        if args.out.suffix.lower() not in FILE_ENDINGS:  # before the work, not after it
-            raise ValueError(f"--out {args.out} has to end in one of {', '.join(FILE_ENDINGS)}")
-        dataset = generate_puzzles(args.num, args.seed, WORLDS[args.world])
-        write_puzzles(dataset, args.out)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists: choose another --out, or add --overwrite")
+    if args.out.suffix.lower() not in FILE_ENDINGS:  # before the work, not after it
+        raise UserError(f"--out {args.out} has to end in one of {', '.join(FILE_ENDINGS)}")
+    dataset = generate_puzzles(args.num, args.seed, WORLDS[args.world])
+    write_puzzles(dataset, args.out)
     counts = Counter(dataset["difficulty"])
     summary = ", ".join(f"{counts[label]} {label}" for label in ("easy", "medium", "hard"))
     print(f"{args.out}: {len(dataset)} puzzles of {args.world} with seed {args.seed}: {summary}")

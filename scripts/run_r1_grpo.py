@@ -8,9 +8,7 @@ Any key is a flag:      python scripts/run_r1_grpo.py --config receipes/grpo-tin
 Only check and plan:    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run
 """
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
@@ -21,21 +19,14 @@ with in_words():
     from mini_r1.recipe_help import show_help_if_asked
 
     show_help_if_asked(sys.argv)  # at once: what follows takes seconds to import
-    import datasets
-    import transformers
-
     from mini_r1.preflight import run_preflight
-    from mini_r1.quiet import silence_the_meaningless
+    from mini_r1.quiet import quiet_libraries
     from mini_r1.recipe import parse_recipe, read_recipe
 
 
 def main() -> int:
     """Parse, train, and return the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    datasets.disable_progress_bars()  # the bars of loading and saving would break up the bar of the run
-    transformers.logging.disable_progress_bar()
-    silence_the_meaningless()
-    warnings.simplefilter("ignore", FutureWarning)  # libraries to libraries, several for each step
+    quiet_libraries()
     # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
     values = read_recipe()
     status = run_preflight(*values)

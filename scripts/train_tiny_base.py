@@ -31,6 +31,7 @@ with in_words():
 
     from mini_r1.holdout import DataSettings, Sides, hold_out
     from mini_r1.interrupts import StopRequest, leave_signals_to_parent
+    from mini_r1.quiet import quiet_libraries
     from mini_r1.run_identity import PRACTICE
     from mini_r1.tiny_base import (
         Batch,
@@ -133,6 +134,7 @@ def write_practice(folder: Path, sides: Sides) -> None:
 
 def main() -> int:
     """Train, measure the arithmetic and save; return the exit status."""
+    quiet_libraries()
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mini_r1.failures import in_words
 from mini_r1.recipe import parse_recipe
 from mini_r1.training import run
 
@@ -27,6 +28,21 @@ SMALL = {
     "max_completion_length": 64,
 }
 Train = Callable[..., int]
+Main = Callable[[list[str]], int]
+
+
+def as_program(main: Main) -> Main:
+    """A script's main as the script runs it: what it raises is a line on stderr and a status."""
+
+    def run_in_words(arguments: list[str]) -> int:
+        try:
+            with in_words():
+                return main(arguments)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        raise AssertionError("in_words lets nothing through")
+
+    return run_in_words
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conftest import TINY_BASE
+from conftest import TINY_BASE, as_program
 from mini_r1.countdown import Key, load_countdown, puzzle_key, split_train_test
 from mini_r1.exposure import examine_exposure
 from mini_r1.holdout import DataSettings, hold_out
@@ -28,7 +28,7 @@ from mini_r1.training import run
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 module = runpy.run_path(str(SCRIPT))
-main = module["main"]
+main = as_program(module["main"])
 SMALL = ["--max-samples", "80", "--puzzles", "6", "--samples", "2", "--max-completion-length", "12"]
 
 

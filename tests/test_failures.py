@@ -1,5 +1,6 @@
 """Whatever ends a program is one line and a status; nothing here may end in a traceback."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from conftest import ROOT, TINY_RECIPE
 from mini_r1.failures import in_words, output_is, work_begins
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+PROGRAMS = sorted(path for room in ("scripts", "benchmarks") for path in (ROOT / room).glob("*.py"))
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
@@ -137,6 +139,19 @@ def test_several_processes_say_it_once_through_their_launcher(tmp_path: Path) ->
     )
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == ["error: all alike"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_every_program_imports_and_runs_in_words(program: Path) -> None:
+    """Nothing but the standard library and mini_r1.failures comes before; what is raised has no second speaker."""
+    text = program.read_text(encoding="utf-8")
+    assert 'if __name__ == "__main__":\n    with in_words():\n' in text
+    before, _, after = text.partition("\nwith in_words():\n")
+    names = [alias.name if isinstance(node, ast.Import) else node.module or "" for node in ast.parse(before).body
+             if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names]  # fmt: skip
+    others = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert others <= {"mini_r1.failures", "mini_r1.problems"}
+    assert 'print(f"error: ' not in after
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

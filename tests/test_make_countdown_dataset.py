@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import as_program
 from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles, load_countdown
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_countdown_dataset.py"
-main = runpy.run_path(str(SCRIPT))["main"]
+main = as_program(runpy.run_path(str(SCRIPT))["main"])
 
 
 @pytest.mark.parametrize("ending", FILE_ENDINGS)

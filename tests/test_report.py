@@ -24,6 +24,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from conftest import as_program
 from mini_r1.metrics import metric_of
 from mini_r1.model_state import read_state
 from mini_r1.plots import LIGHT, PANELS, draw, smooth
@@ -41,7 +42,7 @@ from mini_r1.run_records import (
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "report.py"
-main = runpy.run_path(str(SCRIPT))["main"]
+main = as_program(runpy.run_path(str(SCRIPT))["main"])
 PNGS = ["aha.png", "solve_rate.png", "format.png", "length.png", "attempts.png"]
 FILES = ("trainer_state.json", "run.json", "evaluation.json")
 ATTACK = "<script>alert(1)</script>"

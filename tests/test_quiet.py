@@ -1,0 +1,93 @@
+"""What a person sees of a run's whole life: what the programs have to say, and not one line of any library."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+from huggingface_hub.utils import hf_raise_for_status
+
+from conftest import ROOT
+from mini_r1.quiet import quiet_libraries
+from walk import IMPORTS, Said, usual_steps, walk
+
+BAR = r" +\d+%\|.{10}\| \d+/\d+ \[\d\d:\d\d<(\d\d:\d\d|\?), +[\d.?]+ ?(\w+/s|s/\w+)(, .*)?\]"
+RATES = r"solved [\d.]+%, format [\d.]+%, \d+ tokens, [\d.]+ attempts"
+TRAINING = (
+    r"preflight: ready: .*",
+    r"resuming from .*/checkpoint-2 \(step 2\)",
+    r"max_steps: 2 -> 4, from here on",
+    rf"step +\d+: (held-out|training) {RATES}",
+    rf"GRPO(, evaluating)?:{BAR}",
+    r"\d+ steps, [\d.]+ min; model saved in .*",
+)
+ALLOWED = {
+    IMPORTS: (),
+    # The plan is held by tests/test_preflight.py: headings, and lines of a name and a value, two blanks further in.
+    "plan": (r"[A-Z][\w ]+( \(.*\))?", r"  (KV cache|[a-z/][\w /-]+)  .*", r"preflight: ready: .*"),
+    "train": TRAINING,
+    "resume": TRAINING,
+    "again": (r"preflight: ready: .*", r".* holds this run, finished: nothing left to train"),
+    "evaluate": (
+        r"NOT VERIFIED AS HELD OUT: .*",
+        rf"(sampling|greedy):{BAR}",
+        r"4 puzzles of generated:tiny, 2 samples each at temperature 1; .*",
+        r" +/\S+ +/\S+",
+        r"[\w@, ]+( \(\d+\))?( +(-|-?[\d.]+ \[[-\d., ]+\])){2}",
+        r"pass@1 of .* minus .*, puzzle by puzzle: .*",
+        r"the results are now in .*/README.md",
+    ),
+    "ask": (
+        r"> Using the numbers \[3, 4, 5\], create an equation that equals 12\.",
+        r"Let me solve this step by step\.",
+        r"</?think>",
+        r"</?answer>.*",
+        r"[\d +*/=()-]+( (yes|no))?(, .*)?",  # the policy's own
+        r"--- \w+; format (ok|broken); \d+ tokens(, cut off)?",
+        r"a solution: .*",
+    ),
+    "report": (r"/\S+/report/(\w+\.png|index\.html)",),
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    folder = tmp_path_factory.mktemp("quiet")
+    return walk(usual_steps(folder), folder / "printed", {})
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_nothing_is_printed_but_what_the_program_has_to_say(name: str, said: dict[str, Said]) -> None:
+    assert said[name].status == 0, said[name].err
+    allowed = re.compile("|".join(f"(?:{line})" for line in ALLOWED[name]))
+    assert [line for line in said[name].lines() if not allowed.fullmatch(line)] == []
+
+
+def test_messages_that_mean_nothing_are_dropped_and_their_like_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    """What the Hub sends with its answers, read by huggingface_hub itself, and a line of the trainer's."""
+    quiet_libraries()
+    answer = httpx.Response(200, request=httpx.Request("GET", "https://huggingface.co"))
+    unauthenticated = "You are sending unauthenticated requests to the HF Hub. Please set a HF_TOKEN"
+    answer.headers = httpx.Headers([("X-HF-Warning", f"a; {unauthenticated}"), ("X-HF-Warning", "b; Moved soon")])
+    hf_raise_for_status(answer)
+    trainer = logging.getLogger("transformers.trainer")
+    for missing in ("lm_head.weight", "model.embed_tokens.weight"):
+        trainer.warning("There were missing keys in the checkpoint model loaded: ['%s'].", missing)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split("'")[1] for line in said if "missing keys" in line] == ["model.embed_tokens.weight"]
+    assert [line for line in said if "Moved soon" in line] and not [line for line in said if "unauth" in line]
+
+
+def test_downloads_keep_their_bars_unless_the_user_has_switched_them_off() -> None:
+    program = (
+        "from mini_r1.quiet import quiet_libraries as quiet; import huggingface_hub.utils as hub; quiet();"
+        "print(hub.are_progress_bars_disabled())"
+    )
+    for value, expected in (("0", "False\n"), ("1", "True\n")):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": value}
+        environment["HF_DATASETS_DISABLE_PROGRESS_BARS"] = value
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (expected, "")
