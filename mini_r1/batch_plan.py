@@ -90,16 +90,19 @@ def _steps_per_generation(training: GRPOConfig, processes: int) -> tuple[int, Pr
     """How many micro-batches one generation batch lasts for."""
     batch, steps = training.generation_batch_size, training.steps_per_generation
     if batch is not None and steps is not None:
-        allowed = "only one of generation_batch_size and steps_per_generation"
-        return steps, Problem("generation_batch_size", batch, allowed, "leave generation_batch_size out")
+        cause = f"steps_per_generation is {steps}, and says the same"
+        fix = "leave generation_batch_size out"
+        return steps, Problem("generation_batch_size", batch, "one of the two", fix, cause)
     if batch is None:
         return steps or training.gradient_accumulation_steps, None
     unit = training.per_device_train_batch_size * processes
     if batch % unit == 0 and batch > 0:
         return batch // unit, None
-    allowed = f"a multiple of per_device_train_batch_size x processes = {unit}"
+    cause = f"per_device_train_batch_size x processes is {unit}"
     values = _nearest(batch, range(unit, 2 * max(batch, unit) + unit, unit))
-    return max(1, batch // unit), Problem("generation_batch_size", batch, allowed, f"use {values}")
+    return max(1, batch // unit), Problem(
+        "generation_batch_size", batch, f"a multiple of {unit}", f"use {values}", cause
+    )
 
 
 def _check_groups(plan: BatchPlan) -> Problem | None:
@@ -110,15 +113,15 @@ def _check_groups(plan: BatchPlan) -> Problem | None:
     sizes = _nearest(per_device, _first(lambda s: ranks * s * steps % generations == 0, 1, per_device + generations))
     groups = _nearest(generations, _first(lambda g: plan.generation_batch % g == 0, 2, plan.generation_batch))
     longer = _nearest(steps, _first(lambda s: ranks * per_device * s % generations == 0, 1, steps + generations))
-    allowed = (
-        f"a divisor of the generation batch, {plan.generation_batch} = {plan.processes} ranks x {plan.per_device} per "
-        f"device x {plan.steps_per_generation} steps per generation"
+    cause = (
+        f"the generation batch is {plan.generation_batch} = {plan.processes} ranks x {plan.per_device} per device x "
+        f"{plan.steps_per_generation} steps per generation"
     )
     fix = (
         f"nearest valid: num_generations {groups}; or per_device_train_batch_size {sizes}; or "
         f"gradient_accumulation_steps {longer}"
     )
-    return Problem("num_generations", plan.generations, allowed, fix)
+    return Problem("num_generations", plan.generations, f"a divisor of {plan.generation_batch}", fix, cause)
 
 
 def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
@@ -130,9 +133,10 @@ def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
     if size * processes % generations == 0:
         return None
     sizes = _nearest(size, _first(lambda s: s * processes % generations == 0, 1, size + generations))
-    allowed = f"a size of which {processes} x it divides by the {generations} generations of an evaluation prompt"
+    cause = f"an evaluation batch is {processes} x {size} completions, and a prompt has {generations}"
+    allowed = f"a size of which {processes} x it divides by {generations}"
     fix = f"nearest valid: {sizes}; or num_generations_eval: 1"
-    return Problem("per_device_eval_batch_size", size, allowed, fix)
+    return Problem("per_device_eval_batch_size", size, allowed, fix, cause)
 
 
 def _first(valid: Callable[[int], bool], low: int, high: int) -> Iterable[int]:

@@ -90,6 +90,16 @@ class PromptSettings:
             )
         return cls(dict(given))
 
+    @classmethod
+    def of_run(cls, template_kwargs: Mapping[str, Any] | str | None, began: Mapping[str, Any]) -> "PromptSettings":
+        """The settings of a new run or, where `began` is the record of a run's settings, of that run when resumed.
+
+        Raises:
+            PromptError: as `of`, or as `read`.
+        """
+        settings = cls.of(template_kwargs)
+        return cls.read({**settings.record(), **began}) if began else settings
+
     def record(self) -> Record:
         """What `read` takes; JSON-able."""
         return asdict(self) | {"template_kwargs": dict(self.template_kwargs)}

@@ -315,6 +315,19 @@ def write_manifest(folder: Path, processes: int, more: Mapping[str, Any] | None 
     draft.rename(folder / MANIFEST)
 
 
+def save_checkpoint_if_missing(trainer: "GRPOTrainer") -> None:
+    """Save a checkpoint of the step that the trainer is at, outside of `train`; all processes must call this.
+
+    Uses the Trainer's private name `_save_checkpoint`; tests/test_interrupts.py fails when that moves.
+    """
+    folder = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
+    if decide_for_all(trainer.args, lambda: missing(folder)) is None:
+        return
+    seams: Any = trainer
+    seams._save_checkpoint(trainer.model, None)
+    trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
+
 class TakeNewSteps(TrainerCallback):
     """Lets save_steps, eval_steps and logging_steps of the recipe hold in a resumed run.
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -136,8 +137,20 @@ def tell(error: BaseException) -> int:
     if who is not None:
         log = _write_traceback(error) if _run.begun or known is None else None
         *details, last = _last_first(text)
-        say(*details, f"error: {who}{last}{f' (full traceback: {log})' if log else ''}")
+        say(*details, f"{as_error(last, who)}{f' (full traceback: {log})' if log else ''}")
     return AFTER if _run.begun else BEFORE
+
+
+def as_error(text: object, who: str = "") -> str:
+    """The line that a program ends in; it says "error:" once, also where a library's message begins so itself.
+
+    >>> as_error("Error: no such file")
+    'error: no such file'
+    """
+    return f"error: {who}{_BEGINS_AS_ERROR.sub('', str(text))}"
+
+
+_BEGINS_AS_ERROR = re.compile(r"\A(\s*error:\s*)+", re.IGNORECASE)
 
 
 def say(*lines: str) -> None:

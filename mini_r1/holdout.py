@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 
 from mini_r1.countdown import DEFAULT_DATASET, Key, load_countdown, puzzle_key, split_train_test
-from mini_r1.problems import UserError
+from mini_r1.problems import Problem, UserError
 from mini_r1.recipe import ScriptArguments
 
 Record = dict[str, Any]
@@ -124,17 +124,27 @@ def check_unchanged(sides: Sides, recorded: Mapping[str, Any]) -> None:
     Raises:
         DataError: if they differ; naming the data set and how to get the old ones back.
     """
+    if problem := find_change(sides, recorded):
+        raise DataError(str(problem))
+
+
+def find_change(sides: Sides, recorded: Mapping[str, Any]) -> Problem | None:
+    """What is different in the puzzles that are there now from those that a run recorded."""
     now = sides.record()
     changed = [
         name
         for name, key in (("training", "train_digest"), ("held-out", "held_out_digest"))
         if recorded.get(key) not in (None, now[key])
     ]
-    if changed:
-        raise DataError(
-            f"the data set {sides.settings.dataset!r} has changed since the run began: its {' and '.join(changed)} "
-            f"puzzles are others now ({now['train_puzzles']} to train on and {now['held_out_puzzles']} held out; "
-            f"recorded: {recorded.get('train_puzzles')} and {recorded.get('held_out_puzzles')}). Fix: restore the old "
-            f"data (for one from the Hub, name its commit with dataset_revision), or start a new run in another "
-            f"output_dir"
-        )
+    if not changed:
+        return None
+    cause = (
+        f"the data set has changed since the run began: its {' and '.join(changed)} puzzles are others now "
+        f"({now['train_puzzles']} to train on and {now['held_out_puzzles']} held out; recorded: "
+        f"{recorded.get('train_puzzles')} and {recorded.get('held_out_puzzles')})"
+    )
+    fix = (
+        "restore the old data (for one from the Hub, name its commit with dataset_revision), or start a new run in "
+        "another output_dir"
+    )
+    return Problem("dataset_id_or_path", sides.settings.dataset, "the puzzles that the run began with", fix, cause)

@@ -13,7 +13,7 @@ from trl import GRPOConfig
 
 from mini_r1.causes import explain, one_line
 from mini_r1.countdown import is_on_hub
-from mini_r1.problems import Problem
+from mini_r1.problems import Problem, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
     token = training.hub_token or get_token()
     if not token:
         fix = f"make one at {TOKENS_PAGE} and set HF_TOKEN or run `hf auth login`; or set push_to_hub: false"
-        return None, Problem("HF_TOKEN", "not set", "a token with write permission", fix)
+        return None, Problem("HF_TOKEN", "not set", "a token with write permission", fix, "push_to_hub is true")
     try:
         account: dict[str, Any] = HfApi().whoami(token=token)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
@@ -79,9 +79,11 @@ def _rejected(error: Exception) -> Problem:
     response = getattr(error, "response", None)
     if response is not None and response.status_code in (401, 403):
         fix = f"make a new one with write permission at {TOKENS_PAGE}, or set push_to_hub: false"
-        return Problem("HF_TOKEN", "rejected by the Hub", "a valid token with write permission", fix)
+        cause = f"the Hub rejects it (status {response.status_code})"
+        return Problem("HF_TOKEN", "set", "a valid token with write permission", fix, cause)
     fix = "check the network (HF_ENDPOINT, proxy), or set push_to_hub: false"
-    return Problem("push_to_hub", "true, but the Hub can't be reached", "a Hub that answers", fix)
+    cause = f"the Hub can't be reached ({in_one_line(error)})"
+    return Problem("push_to_hub", "true", "a Hub that answers", fix, cause)
 
 
 def _check_permission(account: dict[str, Any], repository: str | None) -> tuple[str | None, Problem | None]:
@@ -92,10 +94,12 @@ def _check_permission(account: dict[str, Any], repository: str | None) -> tuple[
     organisations = {str(org.get("name")) for org in account.get("orgs", [])}
     if owner not in {name, *organisations}:
         allowed = f"a repository of {name} or of {', '.join(sorted(organisations)) or 'no organisation'}"
-        return None, Problem("hub_model_id", repository, allowed, f"set hub_model_id: {name}/NAME, or leave it out")
+        fix, cause = f"set hub_model_id: {name}/NAME, or leave it out", f"the token is one of {name}"
+        return None, Problem("hub_model_id", repository, allowed, fix, cause)
     if not _may_write(role, token, owner):
         fix = f"make one with write permission at {TOKENS_PAGE}, or set push_to_hub: false"
-        return None, Problem("HF_TOKEN", f"a {role} token of {name}", f"a token that may write to {owner}", fix)
+        cause = f"it may not write to {owner}"
+        return None, Problem("HF_TOKEN", f"a {role} token of {name}", "a token with write permission", fix, cause)
     return f"pushes as {name} ({role} token) to {repository or f'{name}/(name of the output folder)'}", None
 
 

@@ -115,7 +115,7 @@ class StopOnRequest(TrainerCallback):
 
     def __init__(self, request: StopRequest) -> None:
         self.request = request
-        self._evaluating = False
+        self._evaluating = self._after_step = False
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """From now on there is something to save, and to lose."""
@@ -138,8 +138,12 @@ class StopOnRequest(TrainerCallback):
             raise _EvaluationLeft
 
     def let_evaluation_be_left(self, trainer: Any) -> None:
-        """Have `trainer.evaluate` end without a result when the request comes, and `train` then with a checkpoint."""
-        evaluate = trainer.evaluate
+        """Have an evaluation end without a result when the request comes, and `train` then with a checkpoint.
+
+        After a step the Trainer evaluates, looks whether the result is the best so far, and saves; there the last alone
+        is left to do. Uses its private name `_maybe_log_save_evaluate`; tests/test_interrupts.py fails when that moves.
+        """
+        evaluate, after_step = trainer.evaluate, trainer._maybe_log_save_evaluate
 
         @functools.wraps(evaluate)
         def left_on_request(*args: Any, **kwargs: Any) -> dict[str, float]:
@@ -148,11 +152,24 @@ class StopOnRequest(TrainerCallback):
                 return evaluate(*args, **kwargs)
             except _EvaluationLeft:
                 _stop(trainer.control)
+                if self._after_step:
+                    raise
                 return {}
             finally:
                 self._evaluating = False
 
+        @functools.wraps(after_step)
+        def only_saved_on_request(*args: Any, **kwargs: Any) -> None:
+            self._after_step = True
+            try:
+                after_step(*args, **kwargs)
+            except _EvaluationLeft:
+                after_step(*args, **kwargs)  # which has nothing to log or evaluate any more
+            finally:
+                self._after_step = False
+
         trainer.evaluate = left_on_request
+        trainer._maybe_log_save_evaluate = only_saved_on_request
 
     def token_by_token(self) -> StoppingCriteria:
         """A stopping criterion for `generate` that leaves the evaluation in the middle of a batch.

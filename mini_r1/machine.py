@@ -141,10 +141,10 @@ def assign_gpus(
     free = [gpu.id for gpu in visible[for_training:]]
     bad = [gpu_id for gpu_id in named if gpu_id not in free]
     if bad or len(set(named)) < len(named):
-        used = f"; {', '.join(bad)} belongs to training" if any(gpu_id in by_id for gpu_id in bad) else ""
-        allowed = f"one or more, each once, of the visible GPUs that training leaves free: {', '.join(free)}{used}"
+        cause = f"training uses {', '.join(bad)}" if any(gpu_id in by_id for gpu_id in bad) else ""
+        allowed = f"one or more, each once, of the visible GPUs that training leaves free: {', '.join(free)}"
         fix = f'set vllm_gpus: "{free[-1]}", or leave it out'
-        return Assignment(training, ()), [Problem("vllm_gpus", ",".join(named), allowed, fix)]
+        return Assignment(training, ()), [Problem("vllm_gpus", ",".join(named), allowed, fix, cause)]
     server = tuple(by_id[gpu_id] for gpu_id in named) or (visible[-1],)
     return Assignment(training, server), []
 

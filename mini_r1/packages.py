@@ -17,24 +17,10 @@ from packaging.version import Version
 
 from mini_r1.problems import Problem
 from mini_r1.run_plan import Plan
+from mini_r1.trackers import TRACKERS
 
 GPU_SETUP = "pip install -r requirements.txt -r requirements-gpu.txt"
 VLLM_VERSIONS = Version("0.22.0"), Version("0.31.0")  # those that trl 1.16 takes: trl.import_utils.is_vllm_available
-TRACKERS = {
-    "tensorboard": ("tensorboard", "tensorboard"),
-    "wandb": ("wandb", "wandb"),
-    "trackio": ("trackio", "trackio"),
-    "mlflow": ("mlflow", "mlflow"),
-    "comet_ml": ("comet_ml", "comet-ml"),
-    "clearml": ("clearml", "clearml"),
-    "codecarbon": ("codecarbon", "codecarbon"),
-    "dagshub": ("dagshub", "dagshub mlflow"),
-    "dvclive": ("dvclive", "dvclive"),
-    "flyte": ("flytekit", "flytekit"),
-    "neptune": ("neptune", "neptune"),
-    "swanlab": ("swanlab", "swanlab"),
-    "azure_ml": ("azureml", "azureml-core"),
-}
 # Part of the optimizer's name -> module and distribution; the first that fits.
 OPTIMIZERS = (
     ("galore", "galore_torch", "galore-torch"),
@@ -79,8 +65,8 @@ def needs(plan: Plan) -> Iterator[Need]:
     """The packages that a recipe names, in the order of the keys below."""
     training, model = plan.training, plan.model
     for name in _trackers(training.report_to):
-        if name in TRACKERS:
-            module, distribution = TRACKERS[name]
+        if package := TRACKERS.get(name):
+            module, distribution = package
             yield Need("report_to", name, module, f"pip install {distribution}", "report_to: none")
     optimizer = str(getattr(training.optim, "value", training.optim))
     for part, module, distribution in OPTIMIZERS:
@@ -125,7 +111,10 @@ def check_packages(plan: Plan) -> tuple[list[Problem], list[str]]:
 
 
 def check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
-    """Find a tracker that would ask for a login, and wait for the answer."""
+    """Find a tracker that would ask for a login, and wait for the answer, or that works in a cluster only."""
+    if "kubeflow" in _trackers(plan.training.report_to) and not environ.get("KUBEFLOW_TRAINER_SERVER_URL"):
+        cause = "KUBEFLOW_TRAINER_SERVER_URL is not set, which Kubeflow does"
+        return Problem("report_to", "kubeflow", "a job of Kubeflow's Trainer", "set report_to: tensorboard", cause)
     if "wandb" not in _trackers(plan.training.report_to) or not _is_installed("wandb"):
         return None
     silent = environ.get("WANDB_MODE", "").lower() in ("offline", "dryrun", "disabled")
@@ -142,7 +131,11 @@ def check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
 def _trackers(report_to: Any) -> list[str]:
     """The names in `report_to`; all that are installed for "all"."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
-    return [name for name in TRACKERS if _is_installed(TRACKERS[name][0])] if "all" in names else names
+    return (
+        [name for name, package in TRACKERS.items() if package and _is_installed(package[0])]
+        if "all" in names
+        else names
+    )
 
 
 def _is_installed(module: str) -> bool:

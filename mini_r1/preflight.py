@@ -13,6 +13,7 @@ from trl import GRPOConfig, ModelConfig
 
 from mini_r1.batch_plan import BATCH_KEYS, BatchPlan, plan_batches
 from mini_r1.checkpoint_size import checkpoint_bytes, checkpoints_at_once, free_bytes
+from mini_r1.contradictions import say_without_effect
 from mini_r1.hub_access import check_hub_access, offline_if_unreachable, uses_hub
 from mini_r1.launch import planned_environment, read_launch, share_findings, wait_until_shown
 from mini_r1.machine import (
@@ -35,7 +36,7 @@ from mini_r1.preflight_prompts import check_prompts
 from mini_r1.problems import Problem, ProblemError, UserError
 from mini_r1.recipe import ScriptArguments
 from mini_r1.rehearsal import rehearse
-from mini_r1.run_identity import record_run
+from mini_r1.run_identity import RunRecord, record_run
 from mini_r1.run_lock import check_unlocked
 from mini_r1.run_plan import DEFAULT_GPU_GB, Plan, Report
 from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
@@ -54,13 +55,14 @@ def check_run(
     report = Report()
     visible = visible_gpus(environ) if uses_gpus(training) else []
     report.problems += [*check_values(script, training, model), *check_reward_weights(training)]
+    report.warnings += say_without_effect(script, training, model)
     # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
     script, training, model = with_defaults(report.problems, script, training, model)
     launch = read_launch(environ, training.deepspeed)
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
     batches = _check_batches(plan, report)
     _check_gpus(plan, report)
-    _check_output(plan, report)
+    began = _check_output(plan, report)
     _check_packages(plan, environ, report)
     remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
@@ -70,7 +72,7 @@ def check_run(
         if shape is not None:
             _check_memory(plan, shape, report)
             _check_disk(plan, shape, report)
-        check_prompts(plan, batches, config, report)
+        check_prompts(plan, batches, config, began, report)
         _check_services(plan, report)
     _estimate_cost(plan, report)
     report.summary = _summary(plan, batches)
@@ -98,17 +100,22 @@ def _check_packages(plan: Plan, environ: Mapping[str, str], report: Report) -> N
     report.notes += notes
 
 
-def _check_output(plan: Plan, report: Report) -> None:
-    """What the output folder holds, and whether this run may use it."""
+def _check_output(plan: Plan, report: Report) -> RunRecord:
+    """What the output folder holds, and whether this run may use it.
+
+    Returns:
+        what the run there began with, if it is resumed; else an empty record.
+    """
     try:
         record = record_run(plan.script)
         standing = examine_output(plan.script, plan.training, plan.model, record, plan.launch.processes)
         check_unlocked(output_path(plan.training))
     except ProblemError as error:
         report.problems.append(error.problem)
-        return
+        return RunRecord()
     report.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))
     report.notes += standing.notes
+    return standing.began or RunRecord()
 
 
 def _check_gpus(plan: Plan, report: Report) -> None:
@@ -272,9 +279,9 @@ def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: in
     cache = next(item.size for item in items if item.name == "KV cache")
     longest = step.prompt + step.completion
     if kv_tokens(shape, cache * parallel, step) < longest:
-        allowed = f"at least one completion of {longest} tokens beside the weights"
+        cause = f"a prompt and its completion have up to {longest} tokens"
         fix = 'give the server more GPUs (vllm_gpus: "2,3") or take a smaller model'
-        report.problems.append(Problem("KV cache of the server", _gib(cache), allowed, fix))
+        report.problems.append(Problem("KV cache of the server", _gib(cache), "room for one completion", fix, cause))
 
 
 def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
@@ -292,7 +299,8 @@ def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
     report.sections.append(("Disk", rows))
     if needed > free and not plan.elsewhere:
         fix = "set save_total_limit: 1, save less often, or give an output_dir on a larger disk"
-        report.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)} for {kept} checkpoints", fix))
+        cause = f"{kept} checkpoints of {_gib(one)} at a time and the final model take {_gib(needed)}"
+        report.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)}", fix, cause))
 
 
 # --- services, cost ------------------------------------------------------------------------------------------------

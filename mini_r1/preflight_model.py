@@ -77,9 +77,11 @@ def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, repor
         limits["vllm_max_model_length"] = plan.training.vllm_max_model_length
     for name, limit in limits.items():
         if limit and needed > limit:
-            allowed = f"at most {name} = {limit} less max_prompt_length = {plan.script.max_prompt_length}"
-            fix = f"set max_completion_length: {max(1, limit - plan.script.max_prompt_length)}"
-            report.problems.append(Problem("max_completion_length", plan.training.max_completion_length, allowed, fix))
+            prompt, most = plan.script.max_prompt_length, max(1, limit - plan.script.max_prompt_length)
+            cause = f"{name} is {limit}, of which max_prompt_length takes {prompt}"
+            key, fix = "max_completion_length", f"set max_completion_length: {most}"
+            value = plan.training.max_completion_length
+            report.problems.append(Problem(key, value, f"at most {most}", fix, cause))
 
 
 def _check_attention(plan: Plan, report: Report) -> None:

@@ -5,29 +5,36 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from mini_r1 import prompts
 from mini_r1.batch_plan import BatchPlan
 from mini_r1.chat_template import PromptError, PromptSettings
 from mini_r1.countdown import GENERATED_PREFIX
-from mini_r1.holdout import DataSettings, hold_out
+from mini_r1.holdout import DataSettings, find_change, hold_out
 from mini_r1.policies import LOAD_ERRORS
 from mini_r1.problems import Problem, in_one_line
 from mini_r1.prompts import ASSISTANT_PREFILL, PromptWriter, build_prompts
 from mini_r1.recipe import load_tokenizer
 from mini_r1.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
+from mini_r1.run_identity import RunRecord
 from mini_r1.run_plan import Plan, Report
 
 PROMPTS_LOOKED_AT = 256
 PROMPT_WANTED = "one that fits and ends in the assistant's header and the prefill, with nothing between"
 
 
-def check_prompts(plan: Plan, batches: BatchPlan, config: PretrainedConfig | None, report: Report) -> None:
-    """Tokenizer, data set, the prompts that the two make, and whether a right answer would count."""
+def check_prompts(
+    plan: Plan, batches: BatchPlan, config: PretrainedConfig | None, began: RunRecord, report: Report
+) -> None:
+    """Tokenizer, data set, the prompts that the two make, and whether a right answer would count.
+
+    `began` is what a run that is resumed began with: its prompts and puzzles are to be the same.
+    """
     rows: list[tuple[str, str]] = []
     tokenizer = _load_tokenizer(plan, report)
-    puzzles = _load_puzzles(plan, batches, rows, report)
+    puzzles = _load_puzzles(plan, batches, began, rows, report)
     if tokenizer is not None:
         _check_vocabulary(tokenizer, config, report)
-        _check_text(plan, tokenizer, puzzles, config, rows, report)
+        _check_text(plan, tokenizer, puzzles, config, began, rows, report)
     if rows:
         report.sections.append(("Prompts", rows))
 
@@ -43,11 +50,14 @@ def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | Non
         return None
 
 
-def _load_puzzles(plan: Plan, batches: BatchPlan, rows: list[tuple[str, str]], report: Report) -> Dataset | None:
+def _load_puzzles(
+    plan: Plan, batches: BatchPlan, began: RunRecord, rows: list[tuple[str, str]], report: Report
+) -> Dataset | None:
     """Some of the puzzles to train on, and whether the run has enough of them for one generation batch."""
     settings = DataSettings.of(plan.script)
-    # A generator never runs out, so that a few of many puzzles tell how many there are; the others are counted.
-    few = settings.dataset.startswith(GENERATED_PREFIX) and settings.max_samples > PROMPTS_LOOKED_AT
+    # A generator never runs out, so that a few of many puzzles tell how many there are; the others are counted, and so
+    # are those of a run that is resumed, which have to be the same.
+    few = not began.data and settings.dataset.startswith(GENERATED_PREFIX) and settings.max_samples > PROMPTS_LOOKED_AT
     try:
         sides = hold_out(replace(settings, max_samples=PROMPTS_LOOKED_AT) if few else settings)
     except (OSError, ValueError) as error:
@@ -55,12 +65,14 @@ def _load_puzzles(plan: Plan, batches: BatchPlan, rows: list[tuple[str, str]], r
         cause = in_one_line(error)
         report.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable puzzles", fix, cause))
         return None
+    if changed := find_change(sides, began.data):
+        report.problems.append(changed)
     total = settings.max_samples if few else len(sides.train) + len(sides.held_out)
     for_training = total - round(total * settings.test_size) if few else len(sides.train)
     rows.append(("puzzles", f"{total} from {settings.dataset}, {for_training} to train on"))
-    prompts = batches.generation_batch // batches.generations
-    if for_training < prompts:
-        allowed = f"enough for {prompts} training puzzles, those of one generation batch"
+    groups = batches.generation_batch // batches.generations
+    if for_training < groups:
+        allowed = f"enough for {groups} training puzzles, those of one generation batch"
         cause = f"{for_training} of {total} puzzles are left to train on"
         fix = "use more puzzles or a smaller batch"
         report.problems.append(Problem("max_samples", settings.max_samples, allowed, fix, cause))
@@ -80,18 +92,21 @@ def _check_text(
     tokenizer: PreTrainedTokenizerBase,
     puzzles: Dataset | None,
     config: PretrainedConfig | None,
+    began: RunRecord,
     rows: list[tuple[str, str]],
     report: Report,
 ) -> None:
     """The prompts end in the prefill and are short enough, and a right answer comes back as one."""
     limit = plan.script.max_prompt_length
     try:
-        settings = PromptSettings.of(plan.training.chat_template_kwargs)
+        settings = PromptSettings.of_run(plan.training.chat_template_kwargs, began.prompt)
         form = PromptWriter(tokenizer, settings).format
         kept, dropped = build_prompts(puzzles, tokenizer, limit, settings) if puzzles else (None, 0)
     except PromptError as error:
         report.problems.append(Problem("the prompt", "unusable", PROMPT_WANTED, error.fix, error.cause))
         return
+    if changed := prompts.find_change(prompts.example(tokenizer, settings), began.prompt):
+        report.problems.append(changed)
     rows.append(("prompt", f"ends in {ASSISTANT_PREFILL!r}, at most one BOS"))
     if form.folds:
         report.notes.append("the chat template has no system role: the system text stands in front of the user's")

@@ -5,14 +5,17 @@ the prefill. It tokenises the text with `tokenizer(text=prompt)`, so a tokenizer
 double the one that its chat template wrote; `PromptWriter` takes the template's away in that case.
 """
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mini_r1.chat_template import ChatFormat, PromptError, PromptSettings
+from mini_r1.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ USER_PROMPT = (
     "(+, -, *, /) and each number can only be used once. Show your work in <think> </think> tags. And return the final "
     "equation and answer in <answer> </answer> tags, for example <answer> (1 + 2) / 3 = 1 </answer>."
 )
+EXAMPLE_NUMS, EXAMPLE_TARGET = (1, 2, 3), 6
 ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
 
 
@@ -42,9 +46,9 @@ class PromptWriter:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings | None = None) -> None:
         self.tokenizer = tokenizer
-        self.format = ChatFormat.of(tokenizer, SYSTEM_PROMPT, user_text([1, 2, 3], 6), settings)
+        self.format = ChatFormat.of(tokenizer, SYSTEM_PROMPT, user_text(EXAMPLE_NUMS, EXAMPLE_TARGET), settings)
         self._adds_bos = _leading_bos(tokenizer, "a") > 0
-        _check_tokens(tokenizer, self.write([1, 2, 3], 6))  # the others differ in their numbers only
+        _check_tokens(tokenizer, self.write(EXAMPLE_NUMS, EXAMPLE_TARGET))  # the others differ in their numbers only
 
     def write(self, nums: Sequence[int], target: int) -> str:
         """The prompt of one puzzle: text that ends in the assistant's header and `ASSISTANT_PREFILL`.
@@ -70,6 +74,29 @@ def render_prompt(
         PromptError: as `PromptWriter`.
     """
     return PromptWriter(tokenizer, settings).write(nums, target)
+
+
+def example(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings | None = None) -> dict[str, Any]:
+    """One prompt and a digest of its tokens, for a run's record: they show a template or tokenizer that was changed.
+
+    Raises:
+        PromptError: as `PromptWriter`.
+    """
+    prompt = render_prompt(tokenizer, EXAMPLE_NUMS, EXAMPLE_TARGET, settings)
+    token_ids = tokenizer(text=prompt)["input_ids"]
+    return {"example": prompt, "example_tokens": hashlib.blake2b(repr(token_ids).encode(), digest_size=8).hexdigest()}
+
+
+def find_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Problem | None:
+    """What is different in a prompt that is made now from that of a run's record; a record without one fits."""
+    old, new = began.get("example"), made["example"]
+    if old is None or (old == new and began.get("example_tokens") == made["example_tokens"]):
+        return None
+    at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+    shown = f"{old[at : at + 40]!r} -> {new[at : at + 40]!r}" if old != new else "same text, other tokens"
+    cause = f"it is not the one that this run began with (old -> new, where they part: {shown})"
+    fix = "put the old chat template and tokenizer back, or set another output_dir for a new run"
+    return Problem("the prompt", "another one now", "the prompt that the run began with", fix, cause)
 
 
 def build_prompts(

@@ -15,6 +15,7 @@ from typing import Any
 from mini_r1.holdout import DataSettings, Sides
 from mini_r1.recipe import ScriptArguments
 from mini_r1.redact import redact
+from mini_r1.weights import sample_digest
 
 Record = dict[str, Any]
 
@@ -103,6 +104,7 @@ class RunRecord:
         rewards: the names of the reward functions, in order.
         prompt: what the prompts rest on beside the keys, such as a date that is fixed for the run.
         lineage: the records of the data that the base had been trained on before, as far as they are known.
+        base: a digest of the base's weights, where they are in a folder (`mini_r1.weights.sample_digest`).
     """
 
     settings: Record = field(default_factory=dict)
@@ -110,6 +112,7 @@ class RunRecord:
     rewards: list[str] = field(default_factory=list)
     prompt: Record = field(default_factory=dict)
     lineage: list[Record] = field(default_factory=list)
+    base: Record = field(default_factory=dict)
 
     def as_json(self) -> Record:
         """The record as JSON holds it, without secrets."""
@@ -148,8 +151,10 @@ def record_run(
     """The record of the run that a recipe describes; without `sides`, which take time to load, it has no digests."""
     settings = {key: value for key, value in script.settings.items() if key not in UNRECORDED}
     data = sides.record() if sides else asdict(DataSettings.of(script))
-    lineage = lineage_of(str(script.settings.get("model_name_or_path", "")))
-    record = RunRecord(settings, data, list(rewards), prompt or {}, lineage)
+    model = str(script.settings.get("model_name_or_path", ""))
+    digest = sample_digest(Path(model).expanduser())
+    base = {"weights": digest} if digest else {}
+    record = RunRecord(settings, data, list(rewards), prompt or {}, lineage_of(model), base)
     return RunRecord.from_json(record.as_json())
 
 
@@ -208,6 +213,9 @@ def changes(old: RunRecord, new: RunRecord) -> tuple[list[Change], list[Change]]
     ]
     if old.rewards and new.rewards and old.rewards != new.rewards:
         found.append(Change("reward functions", old.rewards, new.rewards))
+    needs_base = old.settings.get("use_peft") or old.settings.get("beta")  # else the checkpoint has all weights
+    if needs_base and old.base and new.base and old.base != new.base:
+        found.append(Change(f"the weights in {new.settings.get('model_name_or_path')}", old.base, new.base))
     harmless = [change for change in found if change.key in HARMLESS]
     return [change for change in found if change.key not in HARMLESS], harmless
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig, ModelConfig
 
+from mini_r1.failures import as_error
 from mini_r1.launch import Launch
 from mini_r1.machine import GIB, Generation, Gpu, machine_memory, uses_gpus
 from mini_r1.problems import Problem
@@ -14,10 +15,11 @@ DEFAULT_GPU_GB = 80.0
 
 @dataclass
 class Report:
-    """What the preflight found: tables to read, notes, and the problems that forbid to start."""
+    """What the preflight found: tables to read, notes, warnings, and the problems that forbid to start."""
 
     sections: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     summary: str = ""
 
@@ -36,11 +38,12 @@ class Report:
         return "\n".join([*lines, self.verdict()])
 
     def verdict(self) -> str:
-        """One line when all is well; else every problem."""
+        """One line when all is well; else every warning and every problem."""
+        warnings = [f"warning: {warning}" for warning in self.warnings]
         if not self.problems:
-            return f"preflight: ready: {self.summary}"
+            return "\n".join([*warnings, f"preflight: ready: {self.summary}"])
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        return "\n".join([f"preflight: {count}", *(f"  error: {problem}" for problem in self.problems)])
+        return "\n".join([*warnings, f"preflight: {count}", *(f"  {as_error(problem)}" for problem in self.problems)])
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1 import prompts
 from mini_r1.batch_plan import plan_batches
 from mini_r1.causes import is_disk_full, is_non_finite
 from mini_r1.chat_template import PromptSettings
@@ -32,6 +33,7 @@ from mini_r1.checkpoints import (
     disk_full_error,
     load_across_cpu_processes,
     restore_data_order,
+    save_checkpoint_if_missing,
     train_nothing_if_done,
 )
 from mini_r1.decoding import decode_without_ended
@@ -44,7 +46,7 @@ from mini_r1.hub import Destination, HubPush, take_over_push
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.model_card import CardWriter, versions, write_card
 from mini_r1.output_folder import Standing, count_steps, examine_output, give_usual_modes, output_path
-from mini_r1.problems import UserError
+from mini_r1.problems import ProblemError, UserError
 from mini_r1.progress import SolveRateProgress
 from mini_r1.prompts import build_prompts
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
@@ -187,13 +189,10 @@ def _run(
     checkpoint = choose_checkpoint(training)
     if checkpoint:
         training.eval_on_start = False
-        if training.process_index == 0:
-            print(
-                "\n".join([f"resuming from {checkpoint.folder} (step {checkpoint.step})", *standing.notes]), flush=True
-            )
+        _say_resumed(training, checkpoint, standing)
     sides = load_sides(script, training, standing.began)
     prompt_settings = choose_prompt_settings(training, standing.began)
-    record = record_run(script, REWARDS, sides, prompt_settings.record())
+    record = record_run(script, REWARDS, sides, record_prompt(script, training, model, prompt_settings, standing.began))
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
@@ -209,29 +208,46 @@ def _run(
         def summary() -> dict[str, Any]:
             return run_summary(trainer, script, model, record, seconds())
 
-        _watch(trainer, stop)
-        trainer.add_callback(TakeNewSteps())
-        trainer.add_callback(WriteManifest(record.as_json(), seconds))
-        push = _publish(trainer, summary, destination)
-        make_harmless(trainer.callback_handler.callbacks, more=(CardWriter, HubPush))
-        if checkpoint:
-            load_across_cpu_processes()
-            restore_data_order(trainer, checkpoint)
-            train_nothing_if_done(trainer, checkpoint)
+        push = _add_callbacks(trainer, stop, WriteManifest(record.as_json(), seconds), summary, destination)
         _train(trainer, checkpoint)
+        if not stop.agreed(training):
+            check_trained(trainer.state)
+            _evaluate_at_end(trainer)
         if stop.agreed(training):
-            if trainer.is_world_process_zero():
-                harmless(print)(
-                    f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True
-                )
-            if push:
-                push.stop()
-            return stop.exit_status
-        check_trained(trainer.state)
-        _finish(trainer, summary)
+            _stop_here(trainer)
+        else:
+            _finish(trainer, summary)
     if push:  # after the last barrier, so that no other process waits for the upload
         push.finish() if stop.received is None else push.stop()
     return stop.exit_status
+
+
+def _say_resumed(training: GRPOConfig, checkpoint: Checkpoint, standing: Standing) -> None:
+    if training.process_index == 0:
+        print("\n".join([f"resuming from {checkpoint.folder} (step {checkpoint.step})", *standing.notes]), flush=True)
+
+
+def _stop_here(trainer: TrimmedGRPOTrainer) -> None:
+    """Leave a checkpoint, which there is already unless the evaluation at the end was left, and say so."""
+    save_checkpoint_if_missing(trainer)
+    if trainer.is_world_process_zero():
+        harmless(print)(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+
+
+def _add_callbacks(
+    trainer: TrimmedGRPOTrainer,
+    stop: StopRequest,
+    manifest: WriteManifest,
+    summary: Callable[[], dict[str, Any]],
+    destination: Destination | None,
+) -> HubPush | None:
+    """Everything that accompanies the training, in the order in which it is to act; what pushes, if anything does."""
+    _watch(trainer, stop)
+    trainer.add_callback(TakeNewSteps())
+    trainer.add_callback(manifest)
+    push = _publish(trainer, summary, destination)
+    make_harmless(trainer.callback_handler.callbacks, more=(CardWriter, HubPush))
+    return push
 
 
 def _watch(trainer: TrimmedGRPOTrainer, stop: StopRequest) -> None:
@@ -266,12 +282,26 @@ def choose_prompt_settings(training: GRPOConfig, began: RunRecord | None) -> Pro
 
     The main process decides for all, who might see midnight pass between them.
     """
+    record = began.prompt if began else {}
+    return decide_for_all(training, lambda: PromptSettings.of_run(training.chat_template_kwargs, record))
 
-    def choose() -> PromptSettings:
-        settings = PromptSettings.of(training.chat_template_kwargs)
-        return PromptSettings.read(settings.record() | began.prompt) if began else settings
 
-    return decide_for_all(training, choose)
+def record_prompt(
+    script: ScriptArguments,
+    training: GRPOConfig,
+    model: ModelConfig,
+    settings: PromptSettings,
+    began: RunRecord | None,
+) -> dict[str, Any]:
+    """The part `prompt` of a run's record: the settings of the prompts, and an example of one.
+
+    Raises:
+        ProblemError: if a run that is resumed began with another prompt.
+    """
+    made = prompts.example(load_tokenizer(script, training, model), settings)
+    if changed := prompts.find_change(made, began.prompt if began else {}):
+        raise ProblemError(changed)
+    return settings.record() | made
 
 
 def check_enough(training: GRPOConfig, rows: int, sides: Sides) -> None:
@@ -323,12 +353,16 @@ def _publish(
 
 
 def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
-    """Train to the end, or until all processes have agreed to stop.
+    """Train to the end, from a checkpoint where there is one, or until all processes have agreed to stop.
 
     Raises:
         DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
         NonFiniteError: if training has diverged.
     """
+    if checkpoint:
+        load_across_cpu_processes()
+        restore_data_order(trainer, checkpoint)
+        train_nothing_if_done(trainer, checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     except UserError:
@@ -342,12 +376,16 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
         raise
 
 
-def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) -> None:
-    """Evaluate if the last step was not, then save card, model, tokenizer and, last, the state: the run is finished."""
+def _evaluate_at_end(trainer: TrimmedGRPOTrainer) -> None:
+    """Evaluate what was trained, if that was not done after the last step."""
     last = trainer.state.log_history[-2:]
     evaluated = any("eval_reward" in entry and entry["step"] == trainer.state.global_step for entry in last)
     if trainer.eval_dataset is not None and not evaluated:
         trainer.evaluate()
+
+
+def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) -> None:
+    """Save card, model, tokenizer and, last, the state: the run is finished."""
     output = output_path(trainer.args)
     run = summary()
     if trainer.is_world_process_zero():

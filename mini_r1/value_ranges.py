@@ -1,90 +1,39 @@
-"""What each key of a recipe may be, beyond its type: one table of ranges and names, and the rules between keys.
+"""What each key of a recipe may be, beyond its type: one table of ranges and names.
 
 TRL and transformers check few of these. What they let through trains on noise or ends in a library's traceback after
 minutes of loading, so a value outside its range is refused before anything is loaded.
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from trl import GRPOConfig, ModelConfig
 
+from mini_r1.contradictions import find_contradictions
+from mini_r1.generation_kwargs import check_generation_kwargs
 from mini_r1.problems import Problem
+from mini_r1.ranges import Range, above, as_list, at_least, below, each_of, is_number, one_of
 from mini_r1.recipe_keys import Key, keys_of, nearest, shown
 from mini_r1.script_arguments import ScriptArguments
+from mini_r1.trackers import TRACKERS
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 REWARDS = ("format", "equation")  # in the order of `reward_weights`
-TRACKERS = (
-    *("none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow"),
-    *("mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
-)
 IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """What a key allows, in words and as a test; `names` are the allowed ones, if there are only some."""
-
-    allowed: str
-    holds: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def at_least(low: float, high: float = math.inf) -> Range:
-    """A finite number of `low` to `high`, both included."""
-    words = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-    return Range(f"a number {words}", lambda value: _is_number(value) and low <= value <= high)
-
-
-def above(low: float, high: float = math.inf) -> Range:
-    """A finite number greater than `low`, up to `high`."""
-    words = "" if high == math.inf else f" and at most {high}"
-    return Range(f"a number greater than {low}{words}", lambda value: _is_number(value) and low < value <= high)
-
-
-def below(high: float) -> Range:
-    """A number from 0 up to, but not including, `high`."""
-    return Range(f"a number of at least 0 and below {high}", lambda value: _is_number(value) and 0 <= value < high)
-
-
-def one_of(*names: str) -> Range:
-    """One of some names."""
-    return Range(f"one of {', '.join(names)}", lambda value: value in names, names)
-
-
-def each_of(*names: str) -> Range:
-    """One or several of some names."""
-
-    def holds(value: Any) -> bool:
-        parts = _as_list(value)
-        return all(part in names for part in parts) and (len(parts) == 1 or not {"none", "all"} & set(parts))
-
-    return Range(f"one or more of {', '.join(names)}", holds, names)
-
-
 TEXT = Range("a text that is not empty", lambda value: isinstance(value, str) and value.strip() != "")
-TEXTS = Range("texts that are not empty", lambda value: bool(value) and all(map(TEXT.holds, _as_list(value))))
+TEXTS = Range("texts that are not empty", lambda value: bool(value) and all(map(TEXT.holds, as_list(value))))
 MAPPING = Range("a mapping, such as {use_reentrant: false}", lambda value: isinstance(value, dict))
 SEED = at_least(0, MAX_SEED)
 COUNT = at_least(1)
 PORT = at_least(1, 65535)
 WHOLE_STEPS = Range(
     "a whole number of steps, or a share of all steps between 0 and 1",
-    lambda value: _is_number(value) and value > 0 and (value < 1 or value == int(value)),
+    lambda value: is_number(value) and value > 0 and (value < 1 or value == int(value)),
 )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 # Keys of which every value of their type will do (booleans, enumerations) are not here.
@@ -186,7 +135,7 @@ RANGES: dict[str, Range] = {
     "entropy_target": at_least(0),
     "max_tool_calling_iterations": COUNT,
     "pad_to_multiple_of": Range(
-        "a number of at least 1, or auto", lambda value: value == "auto" or (_is_number(value) and value >= 1)
+        "a number of at least 1, or auto", lambda value: value == "auto" or (is_number(value) and value >= 1)
     ),
     "top_entropy_quantile": at_least(0, 1),
     "ref_model_mixup_alpha": at_least(0, 1),
@@ -195,7 +144,7 @@ RANGES: dict[str, Range] = {
     "loss_type": one_of("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
     "importance_sampling_level": one_of("token", "sequence"),
     "multi_objective_aggregation": one_of("sum_then_normalize", "normalize_then_sum"),
-    "reward_weights": Range("a list of finite numbers", lambda value: all(map(_is_number, value))),
+    "reward_weights": Range("a list of finite numbers", lambda value: all(map(is_number, value))),
     # vLLM
     "vllm_mode": one_of("server", "colocate"),
     "vllm_model_impl": one_of("vllm", "transformers", "auto"),
@@ -221,7 +170,7 @@ RANGES: dict[str, Range] = {
     "eval_accumulation_steps": COUNT,
     "save_steps": WHOLE_STEPS,
     "save_total_limit": COUNT,
-    "report_to": each_of(*TRACKERS),
+    "report_to": each_of("none", "all", *sorted(TRACKERS)),
     "run_name": TEXT,
     "hub_model_id": TEXT,
 }
@@ -240,8 +189,7 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
         for name, value in values.items()
         if value is not None and not RANGES[name].holds(value)
     ]
-    together = (_check_precision(training), _check_losses(training))
-    return problems + [problem for problem in together if problem]
+    return problems + find_contradictions(training, model) + check_generation_kwargs(training)
 
 
 def check_reward_weights(training: GRPOConfig) -> list[Problem]:
@@ -265,31 +213,6 @@ def with_defaults(problems: Iterable[Problem], *parts: Any) -> tuple[Any, ...]:
 
 def _problem(key: Key, value: Any) -> Problem:
     default = "leave it out" if key.default is None else f"set {key.name}: {shown(key.default)}, the default"
-    wrong = next((part for part in _as_list(value) if part not in RANGES[key.name].names), "")
+    wrong = next((part for part in as_list(value) if part not in RANGES[key.name].names), "")
     near = nearest(str(wrong), RANGES[key.name].names)
     return Problem(key.name, shown(value) or '""', RANGES[key.name].allowed, f"set {near}" if near else default)
-
-
-def _check_precision(training: GRPOConfig) -> Problem | None:
-    for name in ("fp16", "fp16_full_eval"):
-        other = name.replace("fp16", "bf16")
-        if getattr(training, name) and getattr(training, other):
-            return Problem(name, "true", f"one of {name} and {other}", f"leave {name} out", f"{other} is true, too")
-    return None
-
-
-def _check_losses(training: GRPOConfig) -> Problem | None:
-    """What TRL's trainer refuses after the model is loaded, or only warns of."""
-    level = {"luspo": "sequence", "vespo": "token"}.get(training.loss_type)
-    if level and training.importance_sampling_level != level:
-        allowed = f"{level} with loss_type: {training.loss_type}"
-        fix = f"set importance_sampling_level: {level}"
-        return Problem("importance_sampling_level", training.importance_sampling_level, allowed, fix)
-    mode = training.vllm_importance_sampling_mode
-    corrected = training.use_vllm and training.vllm_importance_sampling_correction
-    if training.loss_type == "vespo" and corrected and not mode.startswith("token"):
-        allowed = "token_truncate or token_mask with loss_type: vespo"
-        return Problem("vllm_importance_sampling_mode", mode, allowed, "set token_truncate")
-    if training.sync_ref_model and not training.beta:
-        return Problem("sync_ref_model", "true", "a reference model to synchronise", "set beta: 0.001", "beta is 0")
-    return None

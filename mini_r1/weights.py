@@ -1,11 +1,13 @@
 """Whether the files of a model's weights are all there and complete, told from their headers: nothing is loaded."""
 
+import hashlib
 import json
 import struct
 from pathlib import Path
 
 POINTER = b"version https://git-lfs.github.com/spec"
 PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+PIECES, PIECE_BYTES = 64, 4096
 
 
 def missing_weights(folder: Path) -> str | None:
@@ -51,3 +53,20 @@ def safetensors_complete(path: Path) -> bool:
 def _begins(path: Path, start: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(start)) == start
+
+
+def sample_digest(folder: Path) -> str:
+    """A short text that is another one for weights that were trained or replaced; "" where there are none.
+
+    Of each file its name, its size and 64 pieces of it are read, which takes no time at any size.
+    """
+    weights = sorted(path for pattern in PATTERNS for path in folder.glob(pattern))
+    total = hashlib.blake2b(digest_size=8)
+    for path in weights:
+        size = path.stat().st_size
+        total.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            for piece in range(PIECES):
+                file.seek(piece * max(0, size - PIECE_BYTES) // (PIECES - 1))
+                total.update(file.read(PIECE_BYTES))
+    return total.hexdigest() if weights else ""

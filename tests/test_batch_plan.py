@@ -75,7 +75,7 @@ def test_a_bad_batch_stops_the_script_with_status_2(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/run_r1_grpo.py", "--config", str(TINY_RECIPE), "--output_dir", str(tmp_path)]
     done = subprocess.run([*command, "--num_generations", "7"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "error: num_generations is 7; needed: a divisor of the generation batch, 128" in done.stdout
+    assert "error: num_generations is 7: the generation batch is 128 = 1 ranks x 128 per device x 1" in done.stdout
     assert "num_generations 4 or 8" in done.stdout
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

@@ -93,6 +93,18 @@ def test_named_files_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / name).with_name(path).exists()] == []
 
 
+def test_the_messages_of_the_cluster_are_those_that_it_prints() -> None:
+    """Of the rows on SLURM whose symptom is ours: the others' come from NCCL and have a source."""
+    text = TEXTS["receipes/TROUBLESHOOTING.md"].partition("## SLURM")[2].partition("\n## ")[0]
+    symptoms = [row.split("|")[1] for row in text.splitlines() if row.startswith("| ") and "<sub>" not in row]
+    sources = [*(ROOT / "slurm").glob("*.py"), ROOT / "slurm" / "run_r1_grpo.slurm"]
+    printed = "".join(path.read_text(encoding="utf-8") for path in sources)
+    printed = re.sub(r'"?\s*\\?\n\s*f?"', "", printed)  # a text over two lines is one
+    parts = [part.strip(" …():") for quoted in code(" ".join(symptoms[1:])) for part in quoted.strip("`").split("…")]
+    assert len(parts) > 15
+    assert [part for part in parts if part and part not in printed] == []
+
+
 def rows(text: str) -> dict[str, list[str]]:
     """The rows of all tables, by their first cell."""
     lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]

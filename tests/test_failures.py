@@ -44,6 +44,7 @@ def run_program(body: str, **environment: str) -> "subprocess.CompletedProcess[s
     [
         ("return 3", 3, ""),
         ("raise UserError('the cause. Fix: this')", 2, "error: the cause. Fix: this"),
+        ("raise UserError('ERROR: Error:  it is in the way')", 2, "error: it is in the way"),
         ("raise UserError('it ended:' + chr(10) + 'detail')", 2, "error: it ended:"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("import no_such_package", 2, "error: the Python package no_such_package is missing"),

@@ -45,7 +45,7 @@ def test_changed_data_are_an_error(tmp_path: Path) -> None:
     more = [*PUZZLES, {"nums": [9, 9, 9], "target": 27}]
     for rows in (more, PUZZLES[1:], [*PUZZLES[:-1], PUZZLES[-1] | {"target": 1}], PUZZLES[::-1]):
         write(tmp_path / "puzzles.jsonl", rows)
-        with pytest.raises(DataError, match=r"puzzles\.jsonl' has changed since the run began.* new run in another"):
+        with pytest.raises(DataError, match=r"puzzles\.jsonl: the data set has changed since the run began.* new run"):
             check_unchanged(hold_out(settings), recorded)
 
 

@@ -1,5 +1,6 @@
 """Signals in every phase of a run: while loading, in a step, in an evaluation, when the terminal is closed."""
 
+import json
 import os
 import pty
 import signal
@@ -15,6 +16,7 @@ import pytest
 from conftest import ROOT, Train
 from mini_r1 import training as training_module
 from mini_r1.checkpoints import missing
+from mini_r1.contradictions import METRICS
 from mini_r1.interrupts import StopOnRequest, StopRequest
 from mini_r1.trimming import TrimmedGRPOTrainer
 
@@ -83,6 +85,61 @@ def test_an_evaluation_is_left_with_a_checkpoint_of_its_step(
     assert ('"split": "test"' in samples) == (not in_the_middle_of_a_batch)
     assert train(tmp_path, *more, "--save_steps", "3") == 0
     assert (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("save_strategy", ["steps", "no"])
+def test_an_evaluation_at_the_end_that_was_left_is_made_by_the_same_command(
+    save_strategy: str, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no step leaves a checkpoint; the model is that of an unbroken run."""
+    more = ["--eval_on_start", "false", "--eval_steps", "3", "--save_strategy", save_strategy, "--max_samples", "100"]
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    assert train(unbroken, *more) == 0
+    with monkeypatch.context() as patch:
+        signal_in_evaluation_of_step(4, patch)
+        assert train(broken, *more) == 0
+    assert not (broken / "model.safetensors").exists()
+    assert missing(broken / "checkpoint-4") is None
+    assert train(broken, *more) == 0
+    for folder in (broken, unbroken):
+        history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        assert [entry["step"] for entry in history if "eval_reward" in entry] == [3, 4]
+    assert (broken / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+
+
+FOLLOWING = {
+    "best": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS[0]],
+    "best by one reward": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS[1]],
+    "plateau": ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", "{mode: max}"],
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_what_follows_a_metric_bears_with_an_evaluation_that_was_left(
+    name: str, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no metric then: nothing is the best, no learning rate falls, and the run can be resumed."""
+    more = [*FOLLOWING[name], *([] if "best" in name else ["--metric_for_best_model", METRICS[2]])]
+    more += ["--eval_on_start", "false", "--max_samples", "100"]
+    with monkeypatch.context() as patch:
+        signal_in_evaluation_of_step(2, patch)
+        assert train(tmp_path, *more) == 0
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["best_metric"] is None
+    assert train(tmp_path, *more) == 0
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def signal_in_evaluation_of_step(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Have a SIGTERM come in the first batch of an evaluation."""
+    predict = TrimmedGRPOTrainer.prediction_step
+
+    def signalled(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, *args, **kwargs)
+
+    patch.setattr(TrimmedGRPOTrainer, "prediction_step", signalled)
 
 
 def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path, small_arguments: list[str]) -> None:

@@ -15,6 +15,7 @@ from conftest import ROOT, TINY_BASE, Train
 from mini_r1.checkpoints import missing
 from mini_r1.holdout import DataError
 from mini_r1.output_folder import Standing, count_steps, examine_output
+from mini_r1.preflight import check_run
 from mini_r1.problems import ProblemError
 from mini_r1.recipe import parse_recipe, read_recipe
 from mini_r1.run_identity import record_run
@@ -265,8 +266,8 @@ def test_too_few_puzzles_for_a_step_end_in_words_and_save_no_model(rows: int, tm
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
-def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, train: Train) -> None:
-    """Under the same name."""
+def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, train: Train, small: list[str]) -> None:
+    """Under the same name; by the dry run too."""
     data = tmp_path / "puzzles.jsonl"
     rows = [json.dumps({"nums": [number, 2, 3], "target": number + 5}) + "\n" for number in range(1, 41)]
     data.write_text("".join(rows))
@@ -275,6 +276,12 @@ def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, train
     data.write_text("".join(rows[:-1]))
     with pytest.raises(DataError, match="has changed since the run began"):
         train(tmp_path / "run", *more)
+    recipe = read_recipe([*small, *more, "--output_dir", str(tmp_path / "run"), "--max_steps", "2"])
+    (problem,) = check_run(*recipe, {}).problems
+    assert problem.name == "dataset_id_or_path"
+    assert "(35 to train on and 4 held out; recorded: 36 and 4)" in problem.cause
+    data.write_text("".join(rows))
+    assert check_run(*recipe, {}).problems == []
 
 
 # --- one run at a time ---------------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from conftest import ROOT, TINY_RECIPE
 from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
 from mini_r1.rehearsal import rehearse
 
+BEST = ("--load_best_model_at_end", "true", "--metric_for_best_model", "reward")
 # What no rule of ours covers: each raises in TRL's or transformers' own words.
 REFUSED = {
     "auto_find_batch_size": ["--auto_find_batch_size", "true"],
     "log_completions_hub_repo": ["--log_completions_hub_repo", "me/x", "--log_completions", "false"],
-    "load_best_model_at_end": ["--load_best_model_at_end", "true", "--save_strategy", "epoch"],
-    "load_best_model_at_end ": ["--load_best_model_at_end", "true", "--save_steps", "7"],
+    "load_best_model_at_end": [*BEST, "--save_strategy", "epoch"],
+    "load_best_model_at_end ": [*BEST, "--save_steps", "7"],
     "dataloader_prefetch_factor": ["--dataloader_prefetch_factor", "2"],
-    "lr_scheduler_type": ["--lr_scheduler_type", "reduce_lr_on_plateau", "--eval_strategy", "no"],
     "vllm_importance_sampling_clip_min": ["--vllm_importance_sampling_clip_min", "9"],
     "accelerator_config": ["--accelerator_config", "{nonsense: 1}"],
     "generation_batch_size": ["--generation_batch_size", "100"],

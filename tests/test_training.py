@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from conftest import ROOT, Train
+from conftest import ROOT, TINY_BASE, Train
 from mini_r1.checkpoints import read_checkpoint
 from mini_r1.countdown import puzzle_key
-from mini_r1.recipe import parse_recipe
+from mini_r1.preflight import check_run
+from mini_r1.problems import UserError
+from mini_r1.recipe import parse_recipe, read_recipe
 from mini_r1.run_identity import RunRecord, find_record
 from mini_r1.run_records import points, read_log
 from mini_r1.training import choose_prompt_settings, load_tokenizer, prepare_datasets
@@ -187,7 +190,56 @@ def test_a_run_that_is_resumed_another_day_keeps_its_date(tmp_path: Path, train:
     for folder in (tmp_path, tmp_path / "checkpoint-4"):
         record = find_record(folder)
         assert record is not None
-        assert record.prompt == {"template_kwargs": {}, "date": "2025-12-24"}
+        assert record.prompt["date"] == "2025-12-24"
+
+
+ONLY_IN_2025 = "{% if strftime_now('%Y') != '2025' %}{{ raise_exception('too late') }}{% endif %}"
+
+
+def test_a_dry_run_renders_the_prompts_of_the_day_on_which_the_run_began(
+    tmp_path: Path, train: Train, small_arguments: list[str]
+) -> None:
+    """This template refuses every other day, by which it shows what it was told."""
+    base = tmp_path / "base"
+    shutil.copytree(TINY_BASE, base)
+    fast = ("--eval_strategy", "no", "--eval_on_start", "false", "--max_samples", "100", "--max_prompt_length", "200")
+    more = ["--model_name_or_path", str(base), "--output_dir", str(tmp_path / "run"), *fast]
+    assert train(tmp_path / "run", "--max_steps", "2", *more) == 0
+    (base / "chat_template.jinja").write_text(ONLY_IN_2025 + (base / "chat_template.jinja").read_text())
+    recipe = read_recipe([*small_arguments, *more, "--max_steps", "4"])  # the same prompt, where there is one
+    assert [problem.name for problem in check_run(*recipe, {}).problems] == ["the prompt"]
+    for file in (tmp_path / "run" / "run.json", tmp_path / "run" / "checkpoint-2" / "complete.json"):
+        file.write_text(re.sub(r'"date": "[^"]+"', '"date": "2025-12-24"', file.read_text()))
+    assert check_run(*recipe, {}).problems == []
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_base_that_was_changed_under_a_run_is_noticed(
+    adapter: bool, tmp_path: Path, train: Train, small_arguments: list[str]
+) -> None:
+    """The adapter would go on training on other weights, the policy on other prompts; by the dry run too."""
+    base, output = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(TINY_BASE, base)
+    fast = ("--eval_strategy", "no", "--eval_on_start", "false", "--max_samples", "100", "--max_prompt_length", "200")
+    more = ["--model_name_or_path", str(base), "--output_dir", str(output), "--use_peft", str(adapter), *fast]
+    assert train(output, "--max_steps", "1", *more) == 0
+    recipe = read_recipe([*small_arguments, *more, "--max_steps", "2"])
+    assert check_run(*recipe, {}).problems == []
+    template, weights = base / "chat_template.jinja", base / "model.safetensors"
+    for file, content, words in (
+        (template, b"Hello! " + template.read_bytes(), "the prompt is another one now"),
+        (weights, weights.read_bytes()[:-4] + b"1234", "the weights in" if adapter else ""),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(content)
+        said = "; ".join(map(str, check_run(*recipe, {}).problems))
+        assert words in said
+        assert bool(said) == bool(words)
+        if words:
+            with pytest.raises(UserError, match=words):
+                train(output, "--max_steps", "2", *more)
+        file.write_bytes(before)
+    assert train(output, "--max_steps", "2", *more) == 0
 
 
 def test_variables_and_date_reach_the_prompts_of_both_sides(small_arguments: list[str]) -> None:
