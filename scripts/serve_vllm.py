@@ -38,6 +38,8 @@ def check_address(host: str, port: int) -> None:
         UserError: for a name without an address, one of loopback, another machine's, or a port that is taken.
     """
     try:
+        if not 0 < port < 2**16:  # getaddrinfo takes it modulo that
+            raise OverflowError("there is no such port")
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
