@@ -190,9 +190,7 @@ def _run(
     if checkpoint:
         training.eval_on_start = False
         _say_resumed(training, checkpoint, standing)
-    sides = load_sides(script, training, standing.began)
-    prompt_settings = choose_prompt_settings(training, standing.began)
-    record = record_run(script, REWARDS, sides, record_prompt(script, training, model, prompt_settings, standing.began))
+    sides, prompt_settings, record = _describe(script, training, model, standing.began)
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
@@ -210,16 +208,31 @@ def _run(
 
         push = _add_callbacks(trainer, stop, WriteManifest(record.as_json(), seconds), summary, destination)
         _train(trainer, checkpoint)
-        if not stop.agreed(training):
-            check_trained(trainer.state)
-            _evaluate_at_end(trainer)
-        if stop.agreed(training):
-            _stop_here(trainer)
-        else:
-            _finish(trainer, summary)
+        _end(trainer, stop, summary)
     if push:  # after the last barrier, so that no other process waits for the upload
         push.finish() if stop.received is None else push.stop()
     return stop.exit_status
+
+
+def _describe(
+    script: ScriptArguments, training: GRPOConfig, model: ModelConfig, began: RunRecord | None
+) -> tuple[Sides, PromptSettings, RunRecord]:
+    """The puzzles and prompts of the run, which are those that it began with, and its whole record."""
+    sides = load_sides(script, training, began)
+    settings = choose_prompt_settings(training, began)
+    prompt = record_prompt(script, training, model, settings, began)
+    return sides, settings, record_run(script, REWARDS, sides, prompt)
+
+
+def _end(trainer: TrimmedGRPOTrainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:
+    """Evaluate and save what was trained; a run that is asked to stop, in that evaluation too, goes on another time."""
+    if not stop.agreed(trainer.args):
+        check_trained(trainer.state)
+        _evaluate_at_end(trainer)
+    if stop.agreed(trainer.args):
+        _stop_here(trainer)
+    else:
+        _finish(trainer, summary)
 
 
 def _say_resumed(training: GRPOConfig, checkpoint: Checkpoint, standing: Standing) -> None:
