@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words, say
+from mini_r1.failures import as_error, in_words, say
 from mini_r1.problems import UserError
 
 with in_words():
@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem:
         raise problem
     if lost:  # the work is done, and its results are elsewhere
-        say(f"error: {lost}")
+        say(as_error(lost))
     return 1 if lost else 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from conftest import TINY_BASE
 from mini_r1.checkpoints import (
@@ -16,6 +16,7 @@ from mini_r1.checkpoints import (
     ZERO,
     ZERO3,
     CheckpointError,
+    TakeNewSteps,
     choose_checkpoint,
     missing,
     read_checkpoint,
@@ -139,3 +140,11 @@ def test_another_engine_or_number_of_processes_is_refused(
     folder = make_deepspeed(tmp_path, 2, stage, processes) if stage else make_checkpoint(tmp_path, 2, processes)
     with pytest.raises(CheckpointError, match=f"this launch is 1 process with PyTorch.*model_name_or_path={folder}"):
         choose_checkpoint(training)
+
+
+def test_a_resumed_run_takes_every_interval_from_the_recipe(training: TrainingArguments) -> None:
+    """Shares of the steps too; the checkpoint's state has those that it was written with."""
+    training.save_steps, training.eval_steps, training.logging_steps = 5, 0.2, 3
+    state = TrainerState(max_steps=100, save_steps=50, eval_steps=50, logging_steps=50)
+    TakeNewSteps().on_train_begin(training, state, TrainerControl())
+    assert (state.save_steps, state.eval_steps, state.logging_steps) == (5, 20, 3)
