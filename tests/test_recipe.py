@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl import GRPOConfig, ModelConfig
@@ -15,6 +16,7 @@ from mini_r1.recipe import (
     KEYS,
     RecipeError,
     ScriptArguments,
+    load_tokenizer,
     model_init_kwargs,
     parse_recipe,
     read_recipe,
@@ -408,3 +410,37 @@ def test_names_that_the_stack_knows_are_those_of_the_table() -> None:
     known = {name.rpartition("|")[2] for name in ALL_ATTENTION_FUNCTIONS.valid_keys()}
     assert set(ATTENTION) == {"eager", *known}
     assert ModelConfig().lora_task_type in RANGES["lora_task_type"].names
+
+
+def test_what_is_kept_of_a_recipe_has_no_token_in_it() -> None:
+    script, _, _ = read_recipe(["--config", TINY, "--hub_token", "hf_secret"])
+    assert "hf_secret" not in str(script.given)
+    assert "max_steps" in script.given
+
+
+def test_the_shipped_base_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless that folder has one of its own."""
+    config = str((ROOT / TINY).resolve())
+    monkeypatch.chdir(tmp_path)
+    assert Path(str(read_recipe(["--config", config])[2].model_name_or_path)).is_absolute()
+    (tmp_path / "assets" / "tiny-countdown-base").mkdir(parents=True)
+    assert read_recipe(["--config", config])[2].model_name_or_path == "assets/tiny-countdown-base"
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token_and_is_of_the_models_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "assets" / "tiny-countdown-base")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    load, asked = AutoTokenizer.from_pretrained, []
+
+    def from_pretrained(name: str, **more: object) -> object:
+        asked.append(more["revision"])
+        return load(name)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_pretrained)
+    words = ["--config", str(ROOT / TINY), "--tokenizer_name_or_path", str(tmp_path), "--model_revision", "v1"]
+    loaded = load_tokenizer(*read_recipe(words))
+    assert loaded.pad_token == loaded.eos_token
+    assert asked == ["v1"]
