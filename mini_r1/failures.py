@@ -5,9 +5,11 @@ run's first step, with status 1 after it, the traceback then in error.log in the
 `interrupted` and status 130. Imports nothing heavy, so that it is there while the rest of a program is still loading.
 """
 
+import codecs
 import contextlib
 import hashlib
 import io
+import locale
 import os
 import re
 import signal
@@ -23,6 +25,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mini_r1.causes import LOST, chain, explain, one_line
+from mini_r1.quiet import silence_the_meaningless
 from mini_r1.redact import protect_logs, redact
 
 LOG = "error.log"
@@ -77,9 +80,11 @@ def in_words() -> Iterator[None]:
     Raises:
         SystemExit: with the status.
     """
+    _use_utf8()
     _run.forget()
     _prepare_streams()
     protect_logs()
+    silence_the_meaningless()
     try:
         with _noting_interrupts():
             try:
@@ -217,6 +222,21 @@ def _launcher_store() -> Any:
 
 
 # --- streams -------------------------------------------------------------------------------------------------------
+
+
+def _use_utf8() -> None:
+    """Start the program again in Python's UTF-8 mode if the locale is of another encoding.
+
+    Libraries read their own files in the locale's, and a path that it can't name can't be written down either. Only for
+    a program that has imported `in_words` to begin with it: not for a notebook, or a test, that calls it.
+    """
+    ours = getattr(sys.modules["__main__"], "in_words", None) is in_words
+    is_utf8 = sys.flags.utf8_mode or codecs.lookup(locale.getencoding()).name == "utf-8"
+    if is_utf8 or not ours or sys.platform == "win32":  # where a process can't become another
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for what the program starts, too
+    os.environ.setdefault("PYTHONIOENCODING", f"{getattr(sys.stdout, 'encoding', None) or 'ascii'}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _prepare_streams() -> None:

@@ -5,7 +5,6 @@ free, bound to loopback on a free port, unless the recipe gives an address. A gu
 it when the trainer is killed; a watcher thread ends the trainer when the server dies or stops answering.
 """
 
-import argparse
 import contextlib
 import json
 import logging
@@ -36,7 +35,7 @@ from mini_r1.guardian import GRACE_SECONDS
 from mini_r1.machine import generation_kind, server_gpus
 from mini_r1.problems import UserError
 from mini_r1.recipe import ScriptArguments
-from mini_r1.redact import redact, remember
+from mini_r1.redact import redact, take_api_key
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class ServerPlan:
 
 def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]) -> ServerPlan:
     """What to start for a recipe, on two ports that are free now."""
-    extra, api_key = take_api_key(shlex.split(script.vllm_server_args or ""))
+    extra, api_key = take_api_key(script.vllm_server_args)
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(2):
@@ -151,19 +150,6 @@ def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfi
         extra=extra,
         api_key=api_key,
     )
-
-
-def take_api_key(arguments: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
-    """Split the value of `--api-key` from other arguments; of several keys, all of which vLLM takes, the first.
-
-    >>> take_api_key(["--api-key", "sk-123", "--seed", "1"])
-    (('--seed', '1'), 'sk-123')
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--api-key", "--api_key", nargs="+", default=[None])
-    given, others = parser.parse_known_args(arguments)
-    remember(*given.api_key)
-    return tuple(others), given.api_key[0]
 
 
 class GenerationServer:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from huggingface_hub import HfApi, get_session, get_token, set_client_factory
+from huggingface_hub import HfApi, get_session, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import disable_progress_bars
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
+from mini_r1.hub_access import stored_token
 from mini_r1.redact import redact, remember
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def take_over_push(training: TrainingArguments) -> Destination | None:
     The token has to go because transformers pickles its arguments into every checkpoint (`training_args.bin`).
     """
     token, training.hub_token = training.hub_token, None
-    remember(token, get_token())
+    remember(token, stored_token())
     if not training.push_to_hub:
         return None
     if token:

@@ -56,6 +56,14 @@ def offline_if_unreachable() -> Iterator[bool]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
+def stored_token() -> str | None:
+    """The token of HF_TOKEN or `hf auth login`; none where the place of the latter can't be read."""
+    try:
+        return get_token()
+    except OSError:  # such as another user's home
+        return None
+
+
 def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
     """Ask the Hub who we are, if the recipe pushes.
 
@@ -64,7 +72,7 @@ def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
     """
     if not training.push_to_hub:
         return None, None
-    token = training.hub_token or get_token()
+    token = training.hub_token or stored_token()
     if not token:
         fix = f"make one at {TOKENS_PAGE} and set HF_TOKEN or run `hf auth login`; or set push_to_hub: false"
         return None, Problem("HF_TOKEN", "not set", "a token with write permission", fix, "push_to_hub is true")

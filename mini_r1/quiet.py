@@ -1,16 +1,13 @@
 """What every program does first, so that what it prints is what it has to say.
 
-Logs from warnings on; no bars for what takes a moment, since they say nothing and break up the bar of the run; and
-nothing of what libraries say that frightens and means nothing here: each by its logger or kind and its words.
+What libraries say that frightens and means nothing here is dropped, each message by its logger and its words, never
+more. Bars of what takes a moment say nothing, and break up the bar of the run. Imports nothing heavy by itself.
 """
 
 import logging
 import re
 import warnings
-
-import datasets
-import huggingface_hub.utils
-import transformers.utils.logging
+from dataclasses import dataclass
 
 # Logger, the start of the message, and why it means nothing.
 MEANINGLESS = (
@@ -20,13 +17,26 @@ MEANINGLESS = (
     ("transformers.trainer_utils", r"mtime may not be reliable on this filesystem"),
     # Said where DeepSpeed is installed, whether or not it is used; the preflight says what a run is on.
     ("DeepSpeed", r"Setting accelerator to CPU\."),
+    # A home that can't be written costs a second per start, no more. The first start of all takes a moment.
+    ("matplotlib", r"mkdir -p failed for path|.* is not a writable directory|Matplotlib created a temporary cache"),
+    ("matplotlib.font_manager", r"Matplotlib is building the font cache"),
     # A public model needs no login; where one is needed, the error says so.
     ("huggingface_hub.utils._http", r"(Warning: )?You are sending unauthenticated requests to the HF Hub\."),
 )
 
 
+def silence_the_meaningless() -> None:
+    """Drop these messages from now on, also where the library that says them is yet to be imported."""
+    for name, words in MEANINGLESS:
+        logging.getLogger(name).addFilter(_Drop(words))
+
+
 def quiet_libraries() -> None:
-    """Silence the libraries from now on, also those that are yet to be imported."""
+    """Log from warnings on, and show no bars but those of the program itself and of downloads."""
+    import datasets
+    import huggingface_hub.utils
+    import transformers.utils.logging
+
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # HF_HUB_DISABLE_PROGRESS_BARS, HF_DATASETS_DISABLE_PROGRESS_BARS: what the user has set then stays.
     warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars: environment variable")
@@ -35,14 +45,11 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     if downloads:  # they take minutes; transformers has switched their bars off with its own
         huggingface_hub.utils.enable_progress_bars()
-    for name, words in MEANINGLESS:
-        logging.getLogger(name).addFilter(_Drop(words))
 
 
-class _Drop(logging.Filter):
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self._words = re.compile(words)
+@dataclass(frozen=True)  # equal ones are added once
+class _Drop:
+    words: str
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not self._words.match(record.getMessage())
+        return re.match(self.words, record.getMessage()) is None

@@ -22,6 +22,7 @@ from mini_r1.recipe_help import show_help_if_asked
 from mini_r1.recipe_keys import keys_of, read_value, unknown_key
 from mini_r1.recipe_text import RecipeError as RecipeError
 from mini_r1.recipe_text import Written, read_written
+from mini_r1.redact import remember, take_api_key
 from mini_r1.script_arguments import ScriptArguments as ScriptArguments
 from mini_r1.value_ranges import check_values
 
@@ -106,6 +107,8 @@ def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
     except (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RecipeError(f"the recipe can't be used: {reason}") from error
+    remember(training.hub_token)
+    take_api_key(script.vllm_server_args)  # whatever shows or keeps the recipe from here on does so without it
     given = [name for name in values if not name.endswith("_token")]
     script.given = _plain((script, training, model), given)
     script.settings = _plain((script, _Values(**_fields_of(GRPOConfig, values)), model), KEYS)

@@ -1,9 +1,13 @@
 """Keeps tokens out of logs, cards, samples and records: what looks like one, or is known to be one, is replaced."""
 
+import argparse
 import logging
 import os
 import re
+import shlex
 from typing import Any
+
+from mini_r1.problems import UserError
 
 REDACTED = "[REDACTED]"
 SHORTEST = 8  # a shorter value is no token, and would blot out ordinary words
@@ -45,6 +49,27 @@ def redact(text: str) -> str:
     for named in _NAMED:
         text = named.sub(rf"\1{REDACTED}", text)
     return text
+
+
+def take_api_key(server_arguments: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Split `vllm_server_args` into words without `--api-key` and its values, and the first of those; all are secret.
+
+    Raises:
+        UserError: if there is no value, or a quotation mark has no partner.
+
+    >>> take_api_key("--api-key sk-123 --seed 1")
+    (('--seed', '1'), 'sk-123')
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--api-key", "--api_key", nargs="+", action="extend", default=[])
+    try:
+        given, others = parser.parse_known_args(shlex.split(server_arguments or ""))
+    except argparse.ArgumentError:
+        raise UserError("vllm_server_args has --api-key without a value. Fix: give it one, or leave it out") from None
+    except ValueError as error:
+        raise UserError(f"vllm_server_args can't be read ({error}). Fix: close what is quoted") from None
+    remember(*given.api_key)
+    return tuple(others), next(iter(given.api_key), None)
 
 
 def protect_logs() -> None:

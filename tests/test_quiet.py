@@ -5,13 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 from huggingface_hub.utils import hf_raise_for_status
 
 from conftest import ROOT
-from mini_r1.quiet import quiet_libraries
+from mini_r1.quiet import silence_the_meaningless
 from walk import IMPORTS, Said, usual_steps, walk
 
 BAR = r" +\d+%\|.{10}\| \d+/\d+ \[\d\d:\d\d<(\d\d:\d\d|\?), +[\d.?]+ ?(\w+/s|s/\w+)(, .*)?\]"
@@ -24,6 +25,17 @@ TRAINING = (
     rf"GRPO(, evaluating)?:{BAR}",
     r"\d+ steps, [\d.]+ min; model saved in .*",
 )
+SECRETS = {
+    "HF_TOKEN": "hf_ofTheEnvironment123",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "OPENAI_API_KEY": "sk-proj-ofTheEnvironment",
+    "VLLM_API_KEY": "ofTheEnvironmentOfTheServer",
+    "recipe": "ofTheRecipeAndOfNoUsualShape",
+    "flag": "first-key-of-the-server",
+    "second": "second-key-of-the-server",
+    "again": "third-key-of-the-server",
+}
+SERVER_ARGUMENTS = f"--api-key {SECRETS['flag']} {SECRETS['second']} --seed 3 --api_key={SECRETS['again']}"
 ALLOWED = {
     IMPORTS: (),
     # The plan is held by tests/test_preflight.py: headings, and lines of a name and a value, two blanks further in.
@@ -54,9 +66,17 @@ ALLOWED = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
-    folder = tmp_path_factory.mktemp("quiet")
-    return walk(usual_steps(folder), folder / "printed", {})
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the walk."""
+    return tmp_path_factory.mktemp("walk")
+
+
+@pytest.fixture(scope="module")
+def said(walked: Path) -> dict[str, Said]:
+    """The usual walk, with every kind of secret where people keep them."""
+    steps = usual_steps(walked, "--vllm_server_args", SERVER_ARGUMENTS, recipe=f"hub_token: {SECRETS['recipe']}\n")
+    environment = {name: secret for name, secret in SECRETS.items() if name.isupper()}
+    return walk(steps, walked / "printed", environment)
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -68,7 +88,7 @@ def test_nothing_is_printed_but_what_the_program_has_to_say(name: str, said: dic
 
 def test_messages_that_mean_nothing_are_dropped_and_their_like_are_not(caplog: pytest.LogCaptureFixture) -> None:
     """What the Hub sends with its answers, read by huggingface_hub itself, and a line of the trainer's."""
-    quiet_libraries()
+    silence_the_meaningless()
     answer = httpx.Response(200, request=httpx.Request("GET", "https://huggingface.co"))
     unauthenticated = "You are sending unauthenticated requests to the HF Hub. Please set a HF_TOKEN"
     answer.headers = httpx.Headers([("X-HF-Warning", f"a; {unauthenticated}"), ("X-HF-Warning", "b; Moved soon")])
@@ -91,3 +111,16 @@ def test_downloads_keep_their_bars_unless_the_user_has_switched_them_off() -> No
         environment["HF_DATASETS_DISABLE_PROGRESS_BARS"] = value
         done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
         assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_no_secret_is_in_anything_that_a_run_leaves_or_prints(said: dict[str, Said], walked: Path) -> None:
+    """Every file: records, card, report, checkpoints with their pickled arguments, TensorBoard's events, and output."""
+    files = [path for path in walked.rglob("*") if path.is_file() and path.name not in ("recipe.yaml", "steps.json")]
+    kinds = {path.suffix for path in files} | {path.name for path in files if "tfevents" in path.name}
+    assert kinds >= {".json", ".jsonl", ".md", ".html", ".bin", ".safetensors", ".pt", ".out", ".err"}
+    assert any("tfevents" in path.name for path in files)
+    told = [
+        (secret, path.name) for path in files for secret in SECRETS.values() if secret.encode() in path.read_bytes()
+    ]
+    assert told == []
+    assert "--seed 3" in (walked / "run" / "run.json").read_text(encoding="utf-8")  # what is no secret stays

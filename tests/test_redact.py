@@ -2,7 +2,8 @@
 
 import pytest
 
-from mini_r1.redact import REDACTED, redact
+from mini_r1.problems import UserError
+from mini_r1.redact import REDACTED, redact, take_api_key
 
 SECRET = "s3cr3t-value"
 
@@ -48,3 +49,20 @@ def test_a_secret_is_replaced_and_its_name_stays(text: str) -> None:
 )
 def test_other_text_is_left_alone(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["--api-key {a} {b}", "--api-key {a} --seed 3 --api_key={b}", "--api_key={a} --api-key {b} --seed 3"],
+)
+def test_every_key_of_the_server_is_taken_and_remembered(given: str) -> None:
+    keys = {"a": "one-of-no-shape", "b": "other-of-no-shape"}
+    others, key = take_api_key(given.format(**keys))
+    assert key == keys["a"] and not set(others) - {"--seed", "3"}
+    assert redact(f"{keys['a']} and {keys['b']}") == f"{REDACTED} and {REDACTED}"
+
+
+@pytest.mark.parametrize("given", ["--api-key", "--seed 1 --api-key", "--api-key --seed 1", "--api-key 'open"])
+def test_a_key_that_is_none_is_refused_in_words(given: str) -> None:
+    with pytest.raises(UserError, match=r"vllm_server_args .* Fix: "):
+        take_api_key(given)
