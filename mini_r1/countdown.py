@@ -1,12 +1,9 @@
-"""Countdown puzzles: where they come from, what a good row looks like, and which of them are held out.
+"""Countdown puzzles: where they come from, and what a good row looks like.
 
 A row is `nums` (list of positive int), `target` (int) and, where known, `difficulty` ("easy", "medium", "hard", see
-`mini_r1.solver`). `load_countdown` reads them from the Hugging Face Hub, from files, or makes them up on the spot;
-`split_train_test` holds some out so that no puzzle is ever on both sides.
+`mini_r1.solver`). `load_countdown` reads them from the Hugging Face Hub, from files, or makes them up on the spot.
 """
 
-import hashlib
-import logging
 import operator
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -15,14 +12,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, load_dataset
 
 from mini_r1.problems import UserError
 from mini_r1.puzzle_files import COLUMNS, FILE_ENDINGS, PuzzleError, Row, read_rows, read_saved
 from mini_r1.script_arguments import DEFAULT_DATASET
 from mini_r1.solver import Difficulty, difficulty
-
-logger = logging.getLogger(__name__)
 
 Key: TypeAlias = tuple[tuple[int, ...], int]
 
@@ -340,47 +335,3 @@ def _shown(value: Any) -> str:
 
 def _is_label(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.isprintable())
-
-
-# --- holding out ---------------------------------------------------------------------------------------------------
-
-
-def split_train_test(dataset: Dataset, test_size: float = 0.1, seed: int = 42) -> DatasetDict:
-    """Hold out a share of the distinct puzzles; equal puzzles always land on the same side.
-
-    Each puzzle is hashed together with the seed, its numbers sorted, and those with the lowest hashes are held out.
-    A row's side so depends on the puzzles there are and on nothing else: not on the order of rows or numbers, the
-    process, the rank or the machine (Python's own `hash` differs between processes). When the set grows, a puzzle
-    changes sides only if it is near the boundary hash, where a shuffle would deal everything anew, and show the model
-    in training what it was tested on before.
-
-    Args:
-        dataset: rows with nums and target; duplicates are fine and kept.
-        test_size: share of the distinct puzzles to hold out, between 0 and 1; at least one puzzle is on each side.
-        seed: another seed holds out other puzzles.
-
-    Returns:
-        the splits "train" and "test", rows in their order in `dataset`.
-
-    Raises:
-        PuzzleError: if `test_size` is not between 0 and 1, or there are fewer than two distinct puzzles.
-    """
-    if not 0 < test_size < 1:
-        raise PuzzleError(f"test_size is {test_size}: it has to be a share between 0 and 1, like 0.1")
-    keys = [puzzle_key(nums, target) for nums, target in zip(dataset["nums"][:], dataset["target"][:], strict=True)]
-    distinct = sorted(set(keys), key=lambda key: (_hash(key, seed), key))
-    if len(distinct) < 2:
-        raise PuzzleError(f"a split needs at least 2 distinct puzzles, not {len(distinct)}")
-    n_test = min(max(round(test_size * len(distinct)), 1), len(distinct) - 1)
-    held_out = set(distinct[:n_test])
-    sides: dict[str, list[int]] = {"train": [], "test": []}
-    for index, key in enumerate(keys):
-        sides["test" if key in held_out else "train"].append(index)
-    logger.info("split: %d rows to train on, %d held out", len(sides["train"]), len(sides["test"]))
-    return DatasetDict({name: dataset.select(indices) for name, indices in sides.items()})
-
-
-def _hash(key: Key, seed: int) -> bytes:
-    nums, target = key
-    text = f"{seed}:{','.join(map(str, nums))}:{target}"
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()

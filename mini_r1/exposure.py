@@ -1,4 +1,4 @@
-"""Whether a model has been trained on the puzzles that it is to be measured on, by what its run recorded.
+"""Whether a model has been trained on the problems that it is to be measured on, by what its run recorded.
 
 "Held out" is said of a result only where this has found it true. A model that no run of this project made, such as one
 from the Hub, may have seen anything: that is "unknown", and is said.
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from mini_r1.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out, puzzle_keys
+from mini_r1.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.run_identity import RunRecord
 
 Verdict = Literal[True, False, "unknown"]
@@ -18,7 +18,7 @@ Verdict = Literal[True, False, "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What is known of a model and the puzzles it is measured on.
+    """What is known of a model and the problems it is measured on.
 
     Attributes:
         held_out: True if no recorded training used any of them, False if one did, "unknown" if nobody can say.
@@ -30,7 +30,7 @@ class Exposure:
 
 
 def examine_exposure(model: str, record: RunRecord | None, puzzles: Dataset, sides: Sides) -> Exposure:
-    """Compare puzzles with all the data that a model is known to have been trained on.
+    """Compare problems with all the data that a model is known to have been trained on.
 
     Args:
         model: how messages name it.
@@ -49,9 +49,9 @@ def examine_exposure(model: str, record: RunRecord | None, puzzles: Dataset, sid
             return Exposure("unknown", f"what {model} was trained on can't be loaded: {seen}")
         if seen:
             raise DataError(
-                f"{seen} of the {len(puzzles)} puzzles were trained on by {model} (its record: "
+                f"{seen} of the {len(puzzles)} problems were trained on by {model} (its record: "
                 f"{_describe(record.data)}), so this would not measure what it has learned. Fix: leave out the options "
-                f"that choose other puzzles: then they are those that its run held out"
+                f"that choose other problems: then they are those that its run held out"
             )
     doubts = []
     for data in record.lineage:
@@ -62,7 +62,7 @@ def examine_exposure(model: str, record: RunRecord | None, puzzles: Dataset, sid
             return Exposure("unknown", f"what {before} was trained on{builds}, can't be loaded: {seen}")
         if seen:
             doubts.append(
-                f"{seen} of the {len(puzzles)} puzzles were trained on by {before} ({_describe(data)}){builds}"
+                f"{seen} of the {len(puzzles)} problems were trained on by {before} ({_describe(data)}){builds}"
             )
     return Exposure(not doubts, "; ".join(doubts))
 
@@ -74,9 +74,11 @@ def _seen(data: Mapping[str, Any], puzzles: Dataset, sides: Sides) -> int | str:
         DataError: if the data are those of `sides`, and have changed since.
     """
     settings, here = DataSettings.read(data), sides.record()
+    if settings.task != sides.settings.task:  # other problems altogether
+        return 0
     recorded = data.get("train_digest")
     if recorded == here["train_digest"] or (recorded is None and settings == sides.settings):
-        return len(set(puzzle_keys(puzzles)) & set(puzzle_keys(sides.train)))
+        return len(set(sides.keys(puzzles)) & set(sides.keys(sides.train)))
     if settings == sides.settings:
         check_unchanged(sides, data)
     try:
@@ -85,8 +87,8 @@ def _seen(data: Mapping[str, Any], puzzles: Dataset, sides: Sides) -> int | str:
         return " ".join(str(error).split())
     if recorded not in (None, theirs.record()["train_digest"]):
         return f"{settings.dataset!r} has changed since"
-    trained = set(puzzle_keys(theirs.train))
-    return sum(key in trained for key in puzzle_keys(puzzles))
+    trained = set(theirs.keys(theirs.train))
+    return sum(key in trained for key in sides.keys(puzzles))
 
 
 def _describe(data: Mapping[str, Any]) -> str:

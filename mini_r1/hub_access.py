@@ -12,8 +12,10 @@ from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
 from mini_r1.causes import explain, one_line
-from mini_r1.countdown import is_on_hub
+from mini_r1.holdout import DataSettings
 from mini_r1.problems import Problem, in_one_line
+from mini_r1.script_arguments import ScriptArguments
+from mini_r1.tasks.registry import TaskError
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +23,15 @@ TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 ANSWER_SECONDS = 5.0
 
 
-def uses_hub(model: str, dataset: str) -> bool:
+def uses_hub(model: str, script: ScriptArguments) -> bool:
     """Whether a run reads anything from the Hub or its cache."""
-    return not Path(model).is_dir() or is_on_hub(dataset)
+    if not Path(model).is_dir():
+        return True
+    try:
+        settings = DataSettings.of(script)
+        return settings.make_task().is_on_hub(settings.dataset)
+    except TaskError:  # which the preflight has more to say of
+        return False
 
 
 def _answers() -> bool:

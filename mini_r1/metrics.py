@@ -6,6 +6,8 @@ Table, card and report all print metrics through here, so that they show a loss 
 from dataclasses import dataclass
 
 HIGHER_IS_BETTER, LOWER_IS_BETTER, NEITHER = 1, -1, 0
+# What a run logs of every batch, whatever its task and rewards; of an evaluation with `eval_` in front.
+SOLVED, FORMAT, LENGTH, ATTEMPTS = "solved", "format", "completions/mean_length", "thinking/attempts"
 
 
 @dataclass(frozen=True, slots=True)

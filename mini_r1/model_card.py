@@ -14,9 +14,10 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mini_r1.metrics import metric_of
+from mini_r1.metrics import SOLVED, metric_of
 from mini_r1.redact import redact
 from mini_r1.run_records import Interval, Record, Result, points, read_evaluation, read_log, read_run
+from mini_r1.tasks.registry import find_task
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
         datasets=[dataset] if (dataset := _hub_id(data.get("dataset"))) else None,
         library_name="peft" if run.get("adapter") else "transformers",
         pipeline_tag="text-generation",
-        tags=["mini-r1", "grpo", "trl", "countdown", "reasoning"],
+        tags=["mini-r1", "grpo", "trl", "reasoning"],
         ignore_metadata_errors=True,
     )
     card = ModelCard.from_template(
@@ -101,6 +102,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
         name=name,
         run=run,
         data=data,
+        task=find_task(data),
         recipe=yaml.safe_dump(run.get("recipe") or {}, sort_keys=False, allow_unicode=True).rstrip(),
         results=results,
         table=_table(results),
@@ -134,5 +136,5 @@ def _cell(name: str, measured: Interval | None) -> str:
 
 def _curve(log: Sequence[Record]) -> list[tuple[int, float]]:
     """Step and held-out solve rate of the first and the last evaluation during the run."""
-    solved = sorted(points(log, "eval_rewards/equation_reward_func/mean").items())
+    solved = sorted(points(log, f"eval_{SOLVED}").items())
     return [solved[0], solved[-1]] if len(solved) > 1 else solved

@@ -1,4 +1,4 @@
-"""What the notebook shows of a training: curves that grow, and the same puzzles before, during and after."""
+"""What the notebook shows of a training: curves that grow, and the same problems before, during and after."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from mini_r1.chat_template import PromptSettings
 from mini_r1.plots import LIGHT, PANELS, Panel, draw
 from mini_r1.prompts import PromptWriter
-from mini_r1.rewards import judge_equation
 from mini_r1.sampling import Completion, generate_completions
+from mini_r1.tasks.task import CORRECT, Row, Task, rows_of
 
 CURVES = (
     *PANELS,
@@ -38,22 +38,23 @@ class LiveCurves(TrainerCallback):
 
 
 class Diary(TrainerCallback):
-    """Lets the policy solve the same puzzles at some steps, with the same random numbers.
+    """Lets the policy solve the same problems at some steps, with the same random numbers.
 
     Attributes:
-        pages: step -> one completion per puzzle.
+        pages: step -> one completion per problem.
     """
 
     def __init__(
         self,
-        puzzles: Dataset,
+        problems: Dataset,
+        task: Task,
         tokenizer: PreTrainedTokenizerBase,
         steps: Sequence[int],
         max_completion_length: int,
         prompt_settings: PromptSettings | None = None,
     ) -> None:
-        self.puzzles, self.tokenizer, self.steps = puzzles, tokenizer, steps
-        self.writer = PromptWriter(tokenizer, prompt_settings)
+        self.problems, self.tokenizer, self.steps = problems, tokenizer, steps
+        self.writer = PromptWriter(tokenizer, task, prompt_settings)
         self.max_completion_length = max_completion_length
         self.pages: dict[int, list[Completion]] = {}
 
@@ -70,10 +71,7 @@ class Diary(TrainerCallback):
     def _write(self, step: int, model: Any) -> None:
         if step not in self.steps or step in self.pages:
             return
-        prompts = [
-            self.writer.write(nums, target)
-            for nums, target in zip(self.puzzles["nums"], self.puzzles["target"], strict=True)
-        ]
+        prompts = [self.writer.write(row) for row in rows_of(self.problems)]
         written = generate_completions(
             model,
             self.tokenizer,
@@ -87,28 +85,28 @@ class Diary(TrainerCallback):
         self.pages[step] = [row[0] for row in written]
 
 
-def side_by_side(puzzles: Dataset, pages: Mapping[str, Sequence[Completion]], longest: int = 1200) -> HTML:
-    """A table with a row for each puzzle and a column for each page; completions stay text whatever they hold.
+def side_by_side(problems: Dataset, task: Task, pages: Mapping[str, Sequence[Completion]], longest: int = 1200) -> HTML:
+    """A table with a row for each problem and a column for each page; completions stay text whatever they hold.
 
     Args:
-        pages: heading -> one completion per puzzle.
+        pages: heading -> one completion per problem.
         longest: characters of a completion that are shown, from both its ends.
     """
     rows = []
-    for index, (nums, target) in enumerate(zip(puzzles["nums"], puzzles["target"], strict=True)):
-        cells = "".join(_cell(completions[index], nums, target, longest) for completions in pages.values())
-        rows.append(f"<tr><td>{html.escape(str(nums))}<br>→ {target}</td>{cells}</tr>")
-    heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in ("puzzle", *pages))
+    for index, row in enumerate(rows_of(problems)):
+        cells = "".join(_cell(completions[index], row, task, longest) for completions in pages.values())
+        rows.append(f"<tr><td>{html.escape(task.show(row))}</td>{cells}</tr>")
+    heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in ("problem", *pages))
     return HTML(f"<table><tr>{heads}</tr>{''.join(rows)}</table>")
 
 
-def _cell(completion: Completion, nums: Sequence[int], target: int, longest: int) -> str:
-    verdict = judge_equation(completion.text, target, nums)
-    mark = "✓" if verdict.reward else "✗"
+def _cell(completion: Completion, row: Row, task: Task, longest: int) -> str:
+    verdict = task.judge(completion.text, row)
+    mark = "✓" if verdict.reason == CORRECT else "✗"
     text = completion.text.strip()
     if len(text) > longest:
         text = f"{text[: longest // 2]}\n[… {len(text) - longest} characters …]\n{text[-longest // 2 :]}"
-    note = f"{mark} {verdict.reason.value}, {completion.tokens} tokens"
+    note = f"{mark} {verdict.reason}, {completion.tokens} tokens"
     return (
         f'<td style="text-align: left; vertical-align: top"><b>{html.escape(note)}</b>'
         f"<pre>{html.escape(text)}</pre></td>"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # a Figure of our own: pyplot would choose a backend for the whole process
 from matplotlib.ticker import MaxNLocator
 
+from mini_r1.metrics import ATTEMPTS, FORMAT, LENGTH, SOLVED
 from mini_r1.run_records import Record, points
 
 
@@ -24,10 +25,10 @@ class Panel:
 
 
 PANELS = (
-    Panel("solve_rate", "Solve rate", "rewards/equation_reward_func/mean", "puzzles solved (%)", is_rate=True),
-    Panel("format", "Format rate", "rewards/format_reward_func/mean", "completions in the format (%)", is_rate=True),
-    Panel("length", "Completion length", "completions/mean_length", "tokens per completion"),
-    Panel("attempts", "Attempts", "thinking/attempts", "attempts per completion"),
+    Panel("solve_rate", "Solve rate", SOLVED, "solved (%)", is_rate=True),
+    Panel("format", "Format rate", FORMAT, "completions in the format (%)", is_rate=True),
+    Panel("length", "Completion length", LENGTH, "tokens per completion"),
+    Panel("attempts", "Attempts", ATTEMPTS, "attempts per completion"),
 )
 
 
@@ -73,7 +74,7 @@ def _draw_panel(axes: Axes, panel: Panel, log: Sequence[Record], colours: Colour
     style: Record = {"color": colours.held_out, "linestyle": ":", "linewidth": 1.2, "marker": "o", "markersize": 5}
     # Markers at the edge stay whole. What is not clipped takes part in the layout, and without points would spoil it.
     style |= {"clip_on": False, "in_layout": False, "zorder": 3}
-    axes.plot(list(held_out), list(held_out.values()), **style, label="held-out puzzles")
+    axes.plot(list(held_out), list(held_out.values()), **style, label="held-out problems")
     axes.set_xlim(0, max([*train, *held_out], default=1) or 1)
     if not train and not held_out:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=colours.ink)

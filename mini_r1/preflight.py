@@ -39,7 +39,7 @@ from mini_r1.rehearsal import rehearse
 from mini_r1.run_identity import RunRecord, record_run
 from mini_r1.run_lock import check_unlocked
 from mini_r1.run_plan import DEFAULT_GPU_GB, Plan, Report
-from mini_r1.value_ranges import check_reward_weights, check_values, with_defaults
+from mini_r1.value_ranges import check_rewards, check_values, with_defaults
 
 VLLM_UTILIZATION = 0.9  # `vllm serve --gpu-memory-utilization`, its default
 ROOM_TO_SPARE = 0.05  # fragmentation of the allocator; an estimate nearer to the capacity than this is a warning
@@ -54,7 +54,7 @@ def check_run(
     """Check a recipe, read with `read_recipe`, against this launch and this machine."""
     report = Report()
     visible = visible_gpus(environ) if uses_gpus(training) else []
-    report.problems += [*check_values(script, training, model), *check_reward_weights(training)]
+    report.problems += [*check_values(script, training, model), *check_rewards(script, training)]
     report.warnings += say_without_effect(script, training, model)
     # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
     script, training, model = with_defaults(report.problems, script, training, model)
@@ -64,7 +64,7 @@ def check_run(
     _check_gpus(plan, report)
     began = _check_output(plan, report)
     _check_packages(plan, environ, report)
-    remote = uses_hub(str(model.model_name_or_path), script.dataset_id_or_path) or training.push_to_hub
+    remote = uses_hub(str(model.model_name_or_path), script) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
         if not reachable:
             report.notes.append("the Hugging Face Hub can't be reached: only what this machine has already can be used")

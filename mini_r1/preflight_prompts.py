@@ -5,18 +5,18 @@ from dataclasses import replace
 from datasets import Dataset
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from mini_r1 import prompts
 from mini_r1.batch_plan import BatchPlan
 from mini_r1.chat_template import PromptError, PromptSettings
-from mini_r1.countdown import GENERATED_PREFIX
 from mini_r1.holdout import DataSettings, find_change, hold_out
 from mini_r1.policies import LOAD_ERRORS
 from mini_r1.problems import Problem, in_one_line
-from mini_r1.prompts import ASSISTANT_PREFILL, PromptWriter, build_prompts
+from mini_r1.prompts import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.recipe import load_tokenizer
 from mini_r1.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
 from mini_r1.run_identity import RunRecord
 from mini_r1.run_plan import Plan, Report
+from mini_r1.tasks.registry import TaskError, task_of
+from mini_r1.tasks.task import Task
 
 PROMPTS_LOOKED_AT = 256
 PROMPT_WANTED = "one that fits and ends in the assistant's header and the prefill, with nothing between"
@@ -31,10 +31,13 @@ def check_prompts(
     """
     rows: list[tuple[str, str]] = []
     tokenizer = _load_tokenizer(plan, report)
-    puzzles = _load_puzzles(plan, batches, began, rows, report)
+    task = _make_task(plan, report)
+    if task is None:
+        return
+    problems = _load_problems(plan, task, batches, began, rows, report)
     if tokenizer is not None:
         _check_vocabulary(tokenizer, config, report)
-        _check_text(plan, tokenizer, puzzles, config, began, rows, report)
+        _check_text(plan, task, tokenizer, problems, config, began, rows, report)
     if rows:
         report.sections.append(("Prompts", rows))
 
@@ -50,31 +53,41 @@ def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | Non
         return None
 
 
-def _load_puzzles(
-    plan: Plan, batches: BatchPlan, began: RunRecord, rows: list[tuple[str, str]], report: Report
+def _make_task(plan: Plan, report: Report) -> Task | None:
+    """The task that the recipe names; where there is none, another check has said so."""
+    try:
+        return task_of(plan.script.task, plan.script.task_config)
+    except TaskError as error:
+        if error.problem not in report.problems:
+            report.problems.append(error.problem)
+        return None
+
+
+def _load_problems(
+    plan: Plan, task: Task, batches: BatchPlan, began: RunRecord, rows: list[tuple[str, str]], report: Report
 ) -> Dataset | None:
-    """Some of the puzzles to train on, and whether the run has enough of them for one generation batch."""
+    """Some of the problems to train on, and whether the run has enough of them for one generation batch."""
     settings = DataSettings.of(plan.script)
-    # A generator never runs out, so that a few of many puzzles tell how many there are; the others are counted, and so
+    # A generator never runs out, so that a few of many problems tell how many there are; the others are counted, and so
     # are those of a run that is resumed, which have to be the same.
-    few = not began.data and settings.dataset.startswith(GENERATED_PREFIX) and settings.max_samples > PROMPTS_LOOKED_AT
+    few = not began.data and task.generates(settings.dataset) and settings.max_samples > PROMPTS_LOOKED_AT
     try:
         sides = hold_out(replace(settings, max_samples=PROMPTS_LOOKED_AT) if few else settings)
     except (OSError, ValueError) as error:
-        fix = "correct it, or use dataset_id_or_path: generated:countdown-3to4, which needs no network"
+        fix = task.how_to_get_data
         cause = in_one_line(error)
-        report.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable puzzles", fix, cause))
+        report.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable problems", fix, cause))
         return None
     if changed := find_change(sides, began.data):
         report.problems.append(changed)
     total = settings.max_samples if few else len(sides.train) + len(sides.held_out)
     for_training = total - round(total * settings.test_size) if few else len(sides.train)
-    rows.append(("puzzles", f"{total} from {settings.dataset}, {for_training} to train on"))
+    rows.append(("problems", f"{total} from {settings.dataset}, {for_training} to train on"))
     groups = batches.generation_batch // batches.generations
     if for_training < groups:
-        allowed = f"enough for {groups} training puzzles, those of one generation batch"
-        cause = f"{for_training} of {total} puzzles are left to train on"
-        fix = "use more puzzles or a smaller batch"
+        allowed = f"enough for {groups} training problems, those of one generation batch"
+        cause = f"{for_training} of {total} problems are left to train on"
+        fix = "use more problems or a smaller batch"
         report.problems.append(Problem("max_samples", settings.max_samples, allowed, fix, cause))
     return sides.train.select(range(min(PROMPTS_LOOKED_AT, len(sides.train))))
 
@@ -89,8 +102,9 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConf
 
 def _check_text(
     plan: Plan,
+    task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    puzzles: Dataset | None,
+    problems: Dataset | None,
     config: PretrainedConfig | None,
     began: RunRecord,
     rows: list[tuple[str, str]],
@@ -100,28 +114,29 @@ def _check_text(
     limit = plan.script.max_prompt_length
     try:
         settings = PromptSettings.of_run(plan.training.chat_template_kwargs, began.prompt)
-        form = PromptWriter(tokenizer, settings).format
-        kept, dropped = build_prompts(puzzles, tokenizer, limit, settings) if puzzles else (None, 0)
+        writer = PromptWriter(tokenizer, task, settings)
+        form = writer.format
+        kept, dropped = build_prompts(problems, task, tokenizer, limit, settings) if problems else (None, 0)
     except PromptError as error:
         report.problems.append(Problem("the prompt", "unusable", PROMPT_WANTED, error.fix, error.cause))
         return
-    if changed := prompts.find_change(prompts.example(tokenizer, settings), began.prompt):
+    if changed := find_prompt_change(writer.example(), began.prompt):
         report.problems.append(changed)
-    rows.append(("prompt", f"ends in {ASSISTANT_PREFILL!r}, at most one BOS"))
+    rows.append(("prompt", f"ends in {task.prefill!r}, at most one BOS"))
     if form.folds:
         report.notes.append("the chat template has no system role: the system text stands in front of the user's")
-    if kept is not None and puzzles is not None:
+    if kept is not None and problems is not None:
         lengths = [len(ids) for ids in tokenizer(text=kept["prompt"][:])["input_ids"]]
-        rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(puzzles)} puzzles"))
+        rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(problems)} problems"))
     if dropped:
         report.notes.append(
-            f"{dropped} of {len(puzzles or ())} prompts looked at exceed max_prompt_length={limit} and drop out"
+            f"{dropped} of {len(problems or ())} prompts looked at exceed max_prompt_length={limit} and drop out"
         )
     stops = _stop_tokens(plan, tokenizer, config)
-    if problem := check_round_trip(form, stops):
+    if problem := check_round_trip(form, stops, task):
         report.problems.append(problem)
     else:
-        rows.append(("completions", f"a right answer scores 1 and 1, and ends in {stops.names(tokenizer)}"))
+        rows.append(("completions", f"a right answer is read as one, and ends in {stops.names(tokenizer)}"))
 
 
 def _stop_tokens(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None) -> StopTokens:

@@ -7,12 +7,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, has_length
 
-SOLVED, FORMAT, LENGTH, ATTEMPTS = (
-    "rewards/equation_reward_func/mean",
-    "rewards/format_reward_func/mean",
-    "completions/mean_length",
-    "thinking/attempts",
-)
+from mini_r1.metrics import ATTEMPTS, FORMAT, LENGTH, SOLVED
 
 
 class SolveRateProgress(ProgressCallback):
@@ -77,5 +72,6 @@ class SolveRateProgress(ProgressCallback):
 
 def _summary(logs: dict[str, Any], prefix: str) -> str:
     solved, correct_form, length = (logs.get(prefix + key) or 0.0 for key in (SOLVED, FORMAT, LENGTH))
-    attempts = logs.get(prefix + ATTEMPTS) or 0.0
-    return f"solved {solved:.1%}, format {correct_form:.1%}, {length:.0f} tokens, {attempts:.1f} attempts"
+    attempts = logs.get(prefix + ATTEMPTS)
+    tried = "" if attempts is None else f", {attempts:.1f} attempts"
+    return f"solved {solved:.1%}, format {correct_form:.1%}, {length:.0f} tokens{tried}"

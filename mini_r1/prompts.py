@@ -7,7 +7,7 @@ double the one that its chat template wrote; `PromptWriter` takes the template's
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -16,27 +16,17 @@ from transformers import PreTrainedTokenizerBase
 
 from mini_r1.chat_template import ChatFormat, PromptError, PromptSettings
 from mini_r1.problems import Problem
+from mini_r1.tasks.task import Row, Task, rows_of
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_PROMPT = (
-    "You are a helpful assistant. You first think about the reasoning process in your mind and then provide the user "
-    "with the answer."
-)
-USER_PROMPT = (
-    "Using the numbers {nums}, create an equation that equals {target}. You can use basic arithmetic operations "
-    "(+, -, *, /) and each number can only be used once. Show your work in <think> </think> tags. And return the final "
-    "equation and answer in <answer> </answer> tags, for example <answer> (1 + 2) / 3 = 1 </answer>."
-)
-EXAMPLE_NUMS, EXAMPLE_TARGET = (1, 2, 3), 6
-ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
-
 
 class PromptWriter:
-    """Writes the prompts of a tokenizer's policy, all in the same format.
+    """Writes the prompts of a task for a tokenizer's policy, all in the same format.
 
     Args:
         tokenizer: the policy's tokenizer.
+        task: what is asked.
         settings: the run's; by default no variables for the template, and today's date.
 
     Raises:
@@ -44,50 +34,30 @@ class PromptWriter:
             come out with two BOS tokens or something after the prefill.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings | None = None) -> None:
-        self.tokenizer = tokenizer
-        self.format = ChatFormat.of(tokenizer, SYSTEM_PROMPT, user_text(EXAMPLE_NUMS, EXAMPLE_TARGET), settings)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, settings: PromptSettings | None = None) -> None:
+        self.tokenizer, self.task = tokenizer, task
+        example, _ = task.solved_example()
+        self.format = ChatFormat.of(tokenizer, task.system_prompt, task.question(example), settings)
         self._adds_bos = _leading_bos(tokenizer, "a") > 0
-        _check_tokens(tokenizer, self.write(EXAMPLE_NUMS, EXAMPLE_TARGET))  # the others differ in their numbers only
+        _check_tokens(tokenizer, self.write(example), task.prefill)  # the others differ in their question only
 
-    def write(self, nums: Sequence[int], target: int) -> str:
-        """The prompt of one puzzle: text that ends in the assistant's header and `ASSISTANT_PREFILL`.
+    def write(self, row: Row) -> str:
+        """The prompt of one problem: text that ends in the assistant's header and the task's prefill.
 
         `tokenizer(text=...)` gives it one BOS token at most.
         """
-        prompt = self.format.begin(SYSTEM_PROMPT, user_text(nums, target), ASSISTANT_PREFILL)
+        prompt = self.format.begin(self.task.system_prompt, self.task.question(row), self.task.prefill)
         bos = self.tokenizer.bos_token
         return prompt.removeprefix(bos) if bos and self._adds_bos else prompt
 
-
-def user_text(nums: Sequence[int], target: int) -> str:
-    """What the user asks."""
-    return USER_PROMPT.format(nums=list(nums), target=target)
-
-
-def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, nums: Sequence[int], target: int, settings: PromptSettings | None = None
-) -> str:
-    """Write the prompt of a single puzzle.
-
-    Raises:
-        PromptError: as `PromptWriter`.
-    """
-    return PromptWriter(tokenizer, settings).write(nums, target)
+    def example(self) -> dict[str, Any]:
+        """One prompt and a digest of its tokens, for a run's record: they show a template or tokenizer that changed."""
+        prompt = self.write(self.task.solved_example()[0])
+        digest = hashlib.blake2b(repr(self.tokenizer(text=prompt)["input_ids"]).encode(), digest_size=8)
+        return {"example": prompt, "example_tokens": digest.hexdigest()}
 
 
-def example(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings | None = None) -> dict[str, Any]:
-    """One prompt and a digest of its tokens, for a run's record: they show a template or tokenizer that was changed.
-
-    Raises:
-        PromptError: as `PromptWriter`.
-    """
-    prompt = render_prompt(tokenizer, EXAMPLE_NUMS, EXAMPLE_TARGET, settings)
-    token_ids = tokenizer(text=prompt)["input_ids"]
-    return {"example": prompt, "example_tokens": hashlib.blake2b(repr(token_ids).encode(), digest_size=8).hexdigest()}
-
-
-def find_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Problem | None:
+def find_prompt_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Problem | None:
     """What is different in a prompt that is made now from that of a run's record; a record without one fits."""
     old, new = began.get("example"), made["example"]
     if old is None or (old == new and began.get("example_tokens") == made["example_tokens"]):
@@ -100,7 +70,8 @@ def find_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Problem | 
 
 
 def build_prompts(
-    dataset: Dataset,
+    problems: Dataset,
+    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_length: int,
     settings: PromptSettings | None = None,
@@ -109,7 +80,8 @@ def build_prompts(
     """Add the column `prompt` and drop the rows whose prompt is too long.
 
     Args:
-        dataset: rows with nums and target.
+        problems: rows of the task.
+        task: what is asked.
         tokenizer: the policy's tokenizer.
         max_prompt_length: in tokens, special tokens included, as TRL will count them.
         settings: those of the run.
@@ -121,10 +93,10 @@ def build_prompts(
     Raises:
         PromptError: as `PromptWriter`, or if no row is left.
     """
-    if not len(dataset):
-        raise PromptError("there are no puzzles to make prompts of", "name a data set that has some")
-    writer = PromptWriter(tokenizer, settings)
-    prompts = [writer.write(nums, target) for nums, target in zip(dataset["nums"], dataset["target"], strict=True)]
+    if not len(problems):
+        raise PromptError("there are no problems to make prompts of", "name a data set that has some")
+    writer = PromptWriter(tokenizer, task, settings)
+    prompts = [writer.write(row) for row in rows_of(problems)]
     lengths: list[int] = []
     for start in range(0, len(prompts), batch_size):
         batch = tokenizer(text=prompts[start : start + batch_size])["input_ids"]
@@ -139,10 +111,10 @@ def build_prompts(
         )
     level = logging.WARNING if dropped else logging.INFO
     logger.log(level, "prompts: %d kept, %d dropped (over %d tokens)", len(keep), dropped, max_prompt_length)
-    return dataset.add_column("prompt", prompts).select(keep), dropped
+    return problems.add_column("prompt", prompts).select(keep), dropped
 
 
-def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, prefill: str) -> None:
     """Look at the tokens that TRL will make of a prompt (GRPOTrainer._tokenize_prompts, trl 1.16)."""
     if (count := _leading_bos(tokenizer, prompt)) > 1:
         raise PromptError(
@@ -150,9 +122,9 @@ def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
             "take one of them out of the chat template",
         )
     decoded = str(tokenizer.decode(tokenizer(text=prompt)["input_ids"], clean_up_tokenization_spaces=False))
-    if not decoded.endswith(ASSISTANT_PREFILL):
+    if not decoded.endswith(prefill):
         raise PromptError(
-            f"the tokens of the prompt do not end in the prefill {ASSISTANT_PREFILL!r} but in {decoded[-80:]!r}",
+            f"the tokens of the prompt do not end in the prefill {prefill!r} but in {decoded[-80:]!r}",
             "give a tokenizer_name_or_path that keeps text as it is and adds no end token (add_eos_token: false)",
         )
 

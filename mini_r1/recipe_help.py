@@ -17,7 +17,8 @@ usage: [accelerate launch ...] {program} --config FILE [--key value ...]
   --key value     overrides a key of the recipe, also as --key=value; --flag and --no_flag for true and false
   --help-all      every key: those of TRL's GRPOConfig and ModelConfig, too"""
 GROUPS = {
-    "Puzzles and prompts": (
+    "Task and rewards": ("task", "task_config", "reward_funcs"),
+    "Data and prompts": (
         *("dataset_id_or_path", "dataset_split", "dataset_revision", "max_samples", "test_size", "split_seed"),
         *("eval_puzzles", "max_prompt_length", "tokenizer_name_or_path"),
     ),

@@ -17,7 +17,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from mini_r1.metrics import in_order, metric_of
 from mini_r1.plots import DARK, LIGHT, PANELS, Panel, draw
-from mini_r1.rewards import Reason
 from mini_r1.run_facts import facts, in_words, steps_in_words
 from mini_r1.run_records import (
     RUN,
@@ -33,20 +32,12 @@ from mini_r1.run_records import (
     read_progress,
     read_run,
 )
-from mini_r1.traces import mark_lines
+from mini_r1.tasks.registry import find_task
+from mini_r1.tasks.task import Task
 
 MAX_SAMPLES = 20
 TEMPLATE = "report.html.j2"
 HEADLINED = ("pass@1", "length", "attempts")
-
-REASONS = {
-    Reason.CORRECT: "uses every number once and reaches the target",
-    Reason.NO_ANSWER: "no finished answer block",
-    Reason.NOT_ALLOWED: "something else than numbers, + − × ÷ and brackets",
-    Reason.WRONG_NUMBERS: "a number left out, used twice or made up",
-    Reason.WRONG_VALUE: "does not reach the target",
-    Reason.DIVISION_BY_ZERO: "divides by zero",
-}
 
 
 def write_report(run_dir: Path) -> list[Path]:
@@ -83,11 +74,11 @@ def headline(results: Sequence[Result], progress: Progress) -> list[str]:
         return [_during_training(progress)]
     if len(results) == 1:
         measured = [f"{metric_of(n).label} {_text(n, results[0].metrics[n])}" for n in _in_all(HEADLINED, results)]
-        told = [f"{results[0].model} on {results[0].puzzles} {_puzzles(results)}: {', '.join(measured)}."]
+        told = [f"{results[0].model} on {results[0].puzzles} {_problems(results)}: {', '.join(measured)}."]
     else:
         before, after = (result.metrics for result in results)
         changes = [(n, before[n], after[n]) for n in _in_all(HEADLINED, results)]
-        verbs = [_verb(n, b.change_to(a), _puzzles(results)) for n, b, a in changes]
+        verbs = [_verb(n, b.change_to(a), _problems(results)) for n, b, a in changes]
         sentences = [
             f"{v}: {_text(n, b)} before, {_text(n, a)} after." for v, (n, b, a) in zip(verbs, changes, strict=True)
         ]
@@ -101,7 +92,7 @@ def _during_training(progress: Progress) -> str:
         return "This run has not been evaluated yet."
     (first, before), (last, after) = min(solved.items()), max(solved.items())
     return (
-        f"During training, {100 * before:.1f} % of the held-out puzzles were solved at step {first} and "
+        f"During training, {100 * before:.1f} % of the held-out problems were solved at step {first} and "
         f"{100 * after:.1f} % at step {last}; without an evaluation there are no intervals."
     )
 
@@ -131,15 +122,15 @@ def _greedy_lags(result: Result) -> list[str]:
     ]
 
 
-def _puzzles(results: Sequence[Result]) -> str:
-    """What the puzzles may be called: held out only where the record of the model that was trained says so."""
-    return "held-out puzzles" if results[-1].held_out else "puzzles"
+def _problems(results: Sequence[Result]) -> str:
+    """What the problems may be called: held out only where the record of the model that was trained says so."""
+    return "held-out problems" if results[-1].held_out else "problems"
 
 
 def unverified(results: Sequence[Result]) -> list[str]:
-    """Say of which models nobody can say that they had not seen the puzzles before, or that they had."""
+    """Say of which models nobody can say that they had not seen the problems before, or that they had."""
     why = {
-        None: "nobody can say whether it was trained on any of these puzzles",
+        None: "nobody can say whether it was trained on any of these problems",
         False: "it was trained on some of them",
     }
     return [
@@ -147,13 +138,13 @@ def unverified(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _verb(name: str, change: int, puzzles: str) -> str:
+def _verb(name: str, change: int, problems: str) -> str:
     same = "unchanged within the intervals"
     said = {
         "pass@1": (
-            f"The share of {puzzles} that a sampled completion solves (pass@1) is {same}",
-            f"More {puzzles} are solved by a sampled completion (pass@1)",
-            f"Fewer {puzzles} are solved by a sampled completion (pass@1)",
+            f"The share of {problems} that a sampled completion solves (pass@1) is {same}",
+            f"More {problems} are solved by a sampled completion (pass@1)",
+            f"Fewer {problems} are solved by a sampled completion (pass@1)",
         ),
         "length": (f"Thinking length is {same}", "Thinking got longer", "Thinking got shorter"),
         "attempts": (f"Attempts are {same}", "The model tries more often", "The model tries less often"),
@@ -180,11 +171,11 @@ def read_content(run_dir: Path) -> Record:
     """
     progress, evaluation, run = read_progress(run_dir), read_evaluation(run_dir), read_run(run_dir / RUN)
     results = evaluation.results
-    breakdowns = [
-        ("By difficulty", group_rows([result.by_difficulty for result in results])),
-        ("By how many numbers", group_rows([result.by_numbers for result in results])),
-    ]
+    task = find_task(next((data for data in (run.get("data"), *(r.data for r in results)) if data), {}))
+    kinds = dict.fromkeys(kind for result in results for kind in result.groups)
+    breakdowns = [(kind, group_rows([result.groups.get(kind, {}) for result in results])) for kind in kinds]
     return {
+        "game": f"The task is {task.title}: {task.description}." if task else "",
         "name": run_dir.resolve().name,
         "progress": None if progress.is_finished else steps_in_words(progress),
         "headline": headline(results, progress),
@@ -193,8 +184,8 @@ def read_content(run_dir: Path) -> Record:
         "unverified": unverified(results),
         "metrics": metric_rows(results),
         "groups": [(title, rows) for title, rows in breakdowns if len(rows) > 1],  # one row is the table above again
-        "reasons": reason_rows(results),
-        "samples": sample_rows(results),
+        "reasons": reason_rows(results, task),
+        "samples": sample_rows(results, task),
         "facts": facts(progress, run, results),
         "why_none": evaluation.why_none,
         "how_to_evaluate": how_to_evaluate(run_dir),
@@ -230,7 +221,7 @@ def _columns(results: Sequence[Result]) -> list[tuple[str, str]]:
 def _describe(panel: Panel, log: Sequence[Record]) -> str:
     """The alternative text of a plot: where its curves begin and end."""
     parts = []
-    for key, name in ((panel.key, "training batch"), (f"eval_{panel.key}", "held-out puzzles")):
+    for key, name in ((panel.key, "training batch"), (f"eval_{panel.key}", "held-out problems")):
         if curve := points(log, key):
             ends = [f"{curve[s]:.1%}" if panel.is_rate else f"{curve[s]:.2f}" for s in (min(curve), max(curve))]
             parts.append(f"{name} from {ends[0]} at step {min(curve)} to {ends[1]} at step {max(curve)}")
@@ -241,14 +232,14 @@ def unlike(results: Sequence[Result]) -> list[str]:
     """Say in what the two evaluations differ besides the model; a comparison needs this to be empty."""
     if len(results) < 2:
         return []
-    base, trained = ({"dataset": r.dataset, "puzzles": r.puzzles} | r.settings for r in results)
+    base, trained = ({"dataset": r.dataset, "problems": r.puzzles} | r.settings for r in results)
     lines = [
         f"{key.replace('_', ' ')}: {in_words(base.get(key))} for the base, {in_words(trained.get(key))} for the trained"
         for key in {**base, **trained}
         if base.get(key) != trained.get(key)
     ]
     if not lines and results[0].asked != results[1].asked:
-        lines.append("the puzzles are others, or in another order")
+        lines.append("the problems are others, or in another order")
     return lines
 
 
@@ -279,7 +270,7 @@ def _says(direction: int, better: int) -> str:
 
 
 def group_rows(groups: Sequence[Mapping[str, Group]]) -> list[Record]:
-    """pass@1 for each kind of puzzle, in the order of the file."""
+    """pass@1 for each kind of problem, in the order of the file."""
     rows = []
     for name in dict.fromkeys(name for group in groups for name in group):
         found = [group.get(name) for group in groups]
@@ -289,11 +280,11 @@ def group_rows(groups: Sequence[Mapping[str, Group]]) -> list[Record]:
     return rows
 
 
-def reason_rows(results: Sequence[Result]) -> list[Record]:
-    """The share of every verdict for each model, in the order in which the verifier looks for them."""
+def reason_rows(results: Sequence[Result], task: Task | None) -> list[Record]:
+    """The share of every verdict for each model, in the order in which the judge looks for them."""
+    meanings = task.reasons if task else {}
     found = [reason for result in results for reason in result.reasons]
-    names = list(dict.fromkeys([*(r.value for r in REASONS if r.value in found), *found]))
-    meanings = {reason.value: meaning for reason, meaning in REASONS.items()}
+    names = list(dict.fromkeys([*(reason for reason in meanings if reason in found), *found]))
     return [
         {
             "reason": name.replace("_", " "),
@@ -304,34 +295,32 @@ def reason_rows(results: Sequence[Result]) -> list[Record]:
     ]
 
 
-def sample_rows(results: Sequence[Result]) -> list[Record]:
-    """The puzzles that all models have completions for, with a completion of each; in the base's order, not picked.
+def sample_rows(results: Sequence[Result], task: Task | None) -> list[Record]:
+    """The problems that all models have completions for, with a completion of each; in the base's order, not picked.
 
-    A puzzle is its numbers in any order and its target; the n-th completion of one model is put beside the n-th of the
-    other.
+    The n-th completion of one model is put beside the n-th of the other.
     """
-    keyed = [_by_puzzle(result.samples) for result in results]
+    keyed = [_by_problem(result.samples) for result in results]
     shared = [key for key in (keyed[0] if keyed else {}) if all(key in samples for samples in keyed)]
     rows = []
     for key in shared[:MAX_SAMPLES]:
         completions = [samples[key] for samples in keyed]
-        first = completions[0]
-        puzzle = {"nums": ", ".join(map(str, first.nums)), "target": first.target, "difficulty": first.difficulty}
-        rows.append(puzzle | {"completions": [_sample(completion) for completion in completions]})
+        problem = {"shown": completions[0].shown, "groups": completions[0].groups}
+        rows.append(problem | {"completions": [_sample(completion, task) for completion in completions]})
     return rows
 
 
-def _sample(sample: Sample) -> Record:
+def _sample(sample: Sample, task: Task | None) -> Record:
     """A completion for the page: what it was found to be, and its lines, each of its thinking with its marks."""
     known = {
         "tokens": (sample.tokens, f"{sample.tokens} tokens"),
         "attempts": (sample.attempts, f"{sample.attempts} attempt{'' if sample.attempts == 1 else 's'}"),
-        "answer": (sample.equation_reward, f"answer {'right' if sample.equation_reward == 1 else 'wrong'}"),
-        "format": (sample.format_reward, f"format {'kept' if sample.format_reward == 1 else 'broken'}"),
+        "answer": (sample.solved, f"answer {'right' if sample.solved else 'wrong'}"),
+        "format": (sample.in_format, f"format {'kept' if sample.in_format else 'broken'}"),
     }
-    marked = mark_lines(sample.completion, sample.nums, sample.target)
+    marked = _marks(sample, task) if task else []
     texts = sample.completion.split("\n")
-    marks = [[mark.value for mark in line.marks] for line in marked] + [[]] * (len(texts) - len(marked))
+    marks = marked + [[]] * (len(texts) - len(marked))
     return {
         "reason": sample.reason,
         "found": ", ".join(text for value, text in known.values() if value is not None),
@@ -339,11 +328,16 @@ def _sample(sample: Sample) -> Record:
     }
 
 
-def _by_puzzle(samples: Sequence[Sample]) -> dict[tuple[tuple[int, ...], int, int], Sample]:
-    found: dict[tuple[tuple[int, ...], int, int], Sample] = {}
+def _marks(sample: Sample, task: Task) -> list[list[str]]:
+    """The task's marks; none for a row that it can't read, since a page is more than they are."""
+    try:
+        return task.marks(sample.completion, sample.row)
+    except Exception:
+        return []
+
+
+def _by_problem(samples: Sequence[Sample]) -> dict[tuple[str, int], Sample]:
+    found: dict[tuple[str, int], Sample] = {}
     for sample in samples:
-        nums, count = tuple(sorted(sample.nums)), 0
-        while (nums, sample.target, count) in found:
-            count += 1
-        found[nums, sample.target, count] = sample
+        found[sample.key, sum(key == sample.key for key, _ in found)] = sample
     return found

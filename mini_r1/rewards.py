@@ -11,13 +11,13 @@ own numbers.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 from mini_r1.expression import MAX_RAW_LENGTH, ExpressionError, parse, parse_literal
+from mini_r1.tasks.task import Verdict
 
 THOUGHT, OPENED, CLOSED = "</think>", "<answer>", "</answer>"
 # What may close a turn, where decoding does not drop it; `format_reward_func(end_tokens=...)` takes more.
@@ -55,30 +55,28 @@ class Reason(StrEnum):
     DIVISION_BY_ZERO = "division_by_zero"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The judgement of one completion: reward 0.0 or 1.0, the reason, and the answer that was judged, if any."""
-
-    reward: float
-    reason: Reason
-    answer: str | None
-
-
 def equation_reward_func(
-    completions: Sequence[str], target: Sequence[Integral], nums: Sequence[Sequence[Integral]], **kwargs: Any
+    completions: Sequence[str],
+    target: Sequence[Integral],
+    nums: Sequence[Sequence[Integral]],
+    *,
+    verdicts: Sequence[Verdict] | None = None,
+    **kwargs: Any,
 ) -> list[float]:
     """1.0 for each completion whose answer uses every number once and reaches the target, else 0.0.
 
     The three sequences run in parallel (TRL passes dataset columns this way); unequal lengths raise ValueError, and so
-    does a target or a number that is no integer and no text of one (`judge_equation` says what counts as such). Given
+    does a target or a number that is no integer and no text of one (`judge_equation` says what counts as such).
+    `verdicts` are those of the completions where they have been judged before, as in a run of Mini-R1. Elsewhere, given
     TRL's `log_extra` and `log_metric`, it also reports a column `verdict` (the reason of each completion) and metrics
     `verdict/<reason>` (the share of completions with that reason).
 
     >>> equation_reward_func(["so</think><answer>6 / 3</answer>", "so</think><answer>6</answer>"], [2, 2], [[3, 6]] * 2)
     [1.0, 0.0]
     """
-    verdicts = [judge_equation(*row) for row in zip(completions, target, nums, strict=True)]
-    report_verdicts(verdicts, kwargs.get("log_extra"), kwargs.get("log_metric"))
+    if verdicts is None:
+        verdicts = [judge_equation(*row) for row in zip(completions, target, nums, strict=True)]
+        report_verdicts(verdicts, list(Reason), kwargs.get("log_extra"), kwargs.get("log_metric"))
     return [verdict.reward for verdict in verdicts]
 
 
@@ -161,17 +159,18 @@ def last_answer(completion: str) -> str | None:
 
 def report_verdicts(
     verdicts: Sequence[Verdict],
+    reasons: Iterable[str],
     log_extra: Callable[[str, list[str]], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
 ) -> None:
     """Hand each verdict's reason to TRL's completions table and the share of every reason to its metrics."""
     if log_extra is not None:
-        log_extra("verdict", [verdict.reason.value for verdict in verdicts])
+        log_extra("verdict", [str(verdict.reason) for verdict in verdicts])
     if log_metric is not None and verdicts:
-        counts = Counter(verdict.reason for verdict in verdicts)
+        counts = Counter(str(verdict.reason) for verdict in verdicts)
         # All reasons, zeros too: TRL averages a metric over the processes that reported it, not over all of them.
-        for reason in Reason:
-            log_metric(f"verdict/{reason.value}", counts[reason] / len(verdicts))
+        for reason in reasons:
+            log_metric(f"verdict/{reason}", counts[reason] / len(verdicts))
 
 
 def _judge_answer(answer: str, target: int, nums: list[int]) -> Reason:

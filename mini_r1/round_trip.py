@@ -12,12 +12,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 
 from mini_r1.chat_template import ChatFormat
 from mini_r1.problems import Problem
-from mini_r1.rewards import equation_reward_func, format_reward_func
-
-# All ten digits, all four operators, and brackets.
-NUMS, TARGET = [60, 4, 13, 28, 97, 5], 131
-ANSWER = "60 / 4 * 13 + 28 - (97 - 5)"
-COMPLETION = f" 60 / 4 = 15, 15 * 13 = 195,\n195 + 28 - 92 = {TARGET} </think>\n<answer> {ANSWER} = {TARGET} </answer>"
+from mini_r1.tasks.task import CORRECT, Task
 
 
 @dataclass(frozen=True)
@@ -67,14 +62,15 @@ def generation_config(name: str, revision: str | None, config: PreTrainedConfig)
         return GenerationConfig.from_model_config(config)
 
 
-def check_round_trip(form: ChatFormat, stops: StopTokens) -> Problem | None:
-    """Write a right answer, end the turn as the chat template does, cut and decode it as GRPOTrainer does, score it.
+def check_round_trip(form: ChatFormat, stops: StopTokens, task: Task) -> Problem | None:
+    """Write the task's solved example, end the turn as the chat template does, cut and decode it, have it judged.
 
     Returns:
         what would keep every reward at 0, if anything.
     """
     tokenizer = form.tokenizer
-    answer = _token_ids(tokenizer, COMPLETION)
+    row, completion = task.solved_example()
+    answer = _token_ids(tokenizer, completion)
     if early := sorted(stops.ids & set(answer)):
         text = tokenizer.decode(early[:1])
         return _problem(tokenizer, f"generation stops at {text!r}, which is part of a right answer", _LEAVE_TAGS)
@@ -84,10 +80,9 @@ def check_round_trip(form: ChatFormat, stops: StopTokens) -> Problem | None:
         return _endless(form, stops)
     written = answer + end[:stop]
     read = str(tokenizer.batch_decode([written], skip_special_tokens=True)[0])
-    scores = format_reward_func([read], target=[TARGET]), equation_reward_func([read], target=[TARGET], nums=[NUMS])
-    if scores == ([1.0], [1.0]):
+    if task.judge(read, row).reason == CORRECT and task.in_format(read):
         return None
-    return _misread(tokenizer, written, read)
+    return _misread(tokenizer, written, completion, read)
 
 
 _LEAVE_TAGS = "give a tokenizer_name_or_path whose end token is one that no answer holds"
@@ -117,7 +112,7 @@ def _endless(form: ChatFormat, stops: StopTokens) -> Problem:
     return _problem(form.tokenizer, cause, fix)
 
 
-def _misread(tokenizer: PreTrainedTokenizerBase, written: Collection[int], read: str) -> Problem:
+def _misread(tokenizer: PreTrainedTokenizerBase, written: Collection[int], completion: str, read: str) -> Problem:
     """What the decoded answer has lost: special tokens, characters that the tokenizer has no token for, or else."""
     left_out = {
         str(tokenizer.decode([token])) for token in written if not tokenizer.decode([token], skip_special_tokens=True)
@@ -127,11 +122,11 @@ def _misread(tokenizer: PreTrainedTokenizerBase, written: Collection[int], read:
         cause = f"{', '.join(tags)} are special tokens in it, which the trainer leaves out when it decodes a completion"
         fix = 'set "special": false for them in its tokenizer.json and tokenizer_config.json (added_tokens_decoder)'
     elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in written:
-        cause = f"it has no tokens for some characters of an answer: {COMPLETION!r} comes back as {read!r}"
+        cause = f"it has no tokens for some characters of an answer: {completion!r} comes back as {read!r}"
         fix = (
             "give a tokenizer_name_or_path that can spell digits, + - * / ( ) = and the tags, and a model trained on it"
         )
     else:
-        cause = f"a right answer comes back changed: {COMPLETION!r} as {read!r}"
+        cause = f"a right answer comes back changed: {completion!r} as {read!r}"
         fix = "give a tokenizer_name_or_path that keeps text as it is (no lower-casing, no clean-up of spaces)"
     return _problem(tokenizer, f"{cause}, so that every reward would be 0", f"{fix}, as another folder")

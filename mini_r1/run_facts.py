@@ -35,7 +35,7 @@ def facts(progress: Progress, run: Record, results: Sequence[Result]) -> list[Fa
         "command": lambda value: Fact("command", in_words(value), "code"),
         "model": lambda value: Fact("base model", in_words(value)),
         "adapter": lambda value: Fact("trained", "a LoRA adapter" if value else "all parameters"),
-        "data": lambda value: Fact("puzzles", data_in_words(value)),
+        "data": lambda value: Fact("problems", data_in_words(value)),
         "hardware": lambda value: Fact("hardware", in_words(value)),
         "processes": lambda value: Fact("training processes", in_words(value)),
         "seconds": lambda value: Fact("wall-clock time", duration(value) if is_finite(value) else in_words(value)),
@@ -56,7 +56,7 @@ def _evaluation(results: Sequence[Result]) -> list[Fact]:
         return []
     last = results[-1]
     of = f" of {last.dataset}" if last.dataset else ""
-    told = [Fact("evaluated on", f"{last.puzzles:,} {'held-out ' if last.held_out else ''}puzzles{of}")]
+    told = [Fact("evaluated on", f"{last.puzzles:,} {'held-out ' if last.held_out else ''}problems{of}")]
     told += [Fact("evaluated with", in_words(last.settings))] if last.settings else []
     seconds = [duration(result.seconds) for result in results if result.seconds is not None]
     return told + ([Fact("evaluation time", " and ".join(seconds))] if seconds else [])
@@ -92,11 +92,11 @@ def steps_in_words(progress: Progress) -> str:
 
 
 def data_in_words(data: Any) -> str:
-    """Which puzzles, and how they were split.
+    """Which problems, and how they were split.
 
     >>> data_in_words({"dataset": "generated:tiny", "revision": None, "split": "train", "max_samples": 5000,
     ...     "test_size": 0.1, "split_seed": 42})
-    'generated:tiny, split "train", at most 5,000 puzzles, 10 % of them held out (split seed 42)'
+    'generated:tiny, split "train", at most 5,000 problems, 10 % of them held out (split seed 42)'
     """
     if not isinstance(data, Mapping):
         return in_words(data)
@@ -107,7 +107,7 @@ def data_in_words(data: Any) -> str:
         "dataset": in_words(data.get("dataset")),
         "revision": f"revision {in_words(data.get('revision'))}",
         "split": f'split "{in_words(data.get("split"))}"',
-        "max_samples": f"at most {count} puzzles",
+        "max_samples": f"at most {count} problems",
         "test_size": f"{held_out} held out",
         "split_seed": f"(split seed {in_words(data.get('split_seed'))})",
     }

@@ -7,7 +7,7 @@ compared before anything is loaded: a key that decides is refused, one that does
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from mini_r1.holdout import DataSettings, Sides
 from mini_r1.recipe import ScriptArguments
 from mini_r1.redact import redact
+from mini_r1.tasks.registry import rewards_of
 from mini_r1.weights import sample_digest
 
 Record = dict[str, Any]
@@ -27,10 +28,10 @@ def _keys(table: str) -> frozenset[str]:
 
 # Every key of ScriptArguments, GRPOConfig and ModelConfig is in one of the three, which a test sees to.
 DECIDING = _keys("""
-    # puzzles, prompts and rewards
-    dataset_id_or_path dataset_split dataset_revision max_samples split_seed test_size max_prompt_length
-    tokenizer_name_or_path chat_template_kwargs reward_weights multi_objective_aggregation scale_rewards
-    max_tool_calling_iterations remove_unused_columns label_names
+    # task, prompts and rewards
+    task task_config reward_funcs dataset_id_or_path dataset_split dataset_revision max_samples split_seed test_size
+    max_prompt_length tokenizer_name_or_path chat_template_kwargs reward_weights multi_objective_aggregation
+    scale_rewards max_tool_calling_iterations remove_unused_columns label_names
     # the model and its adapter
     model_name_or_path model_revision model_init_kwargs dtype use_peft lora_r lora_alpha lora_dropout
     lora_target_modules lora_target_parameters lora_modules_to_save lora_task_type use_rslora use_dora load_in_8bit
@@ -101,7 +102,7 @@ class RunRecord:
     Attributes:
         settings: every key of the recipe with its value, defaults included, as it was written.
         data: `DataSettings` with sizes and digests of both sides (`mini_r1.holdout.Sides.record`).
-        rewards: the names of the reward functions, in order.
+        rewards: the names of the rewards, in order.
         prompt: what the prompts rest on beside the keys, such as a date that is fixed for the run.
         lineage: the records of the data that the base had been trained on before, as far as they are known.
         base: a digest of the base's weights, where they are in a folder (`mini_r1.weights.sample_digest`).
@@ -145,16 +146,15 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def record_run(
-    script: ScriptArguments, rewards: Sequence[str] = (), sides: Sides | None = None, prompt: Record | None = None
-) -> RunRecord:
+def record_run(script: ScriptArguments, sides: Sides | None = None, prompt: Record | None = None) -> RunRecord:
     """The record of the run that a recipe describes; without `sides`, which take time to load, it has no digests."""
     settings = {key: value for key, value in script.settings.items() if key not in UNRECORDED}
     data = sides.record() if sides else asdict(DataSettings.of(script))
     model = str(script.settings.get("model_name_or_path", ""))
     digest = sample_digest(Path(model).expanduser())
     base = {"weights": digest} if digest else {}
-    record = RunRecord(settings, data, list(rewards), prompt or {}, lineage_of(model), base)
+    rewards = list(rewards_of(sides.task if sides else DataSettings.of(script).make_task(), script.reward_funcs))
+    record = RunRecord(settings, data, rewards, prompt or {}, lineage_of(model), base)
     return RunRecord.from_json(record.as_json())
 
 
@@ -212,7 +212,7 @@ def changes(old: RunRecord, new: RunRecord) -> tuple[list[Change], list[Change]]
         if key in new.settings and not _same(key, old.settings[key], new.settings[key])
     ]
     if old.rewards and new.rewards and old.rewards != new.rewards:
-        found.append(Change("reward functions", old.rewards, new.rewards))
+        found.append(Change("reward_funcs", old.rewards, new.rewards))
     needs_base = old.settings.get("use_peft") or old.settings.get("beta")  # else the checkpoint has all weights
     if needs_base and old.base and new.base and old.base != new.base:
         found.append(Change(f"the weights in {new.settings.get('model_name_or_path')}", old.base, new.base))

@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A kind of puzzle: how many there are and how they were solved."""
+    """A kind of problem: how many there are and how they were solved."""
 
     puzzles: int
     metrics: dict[str, Interval]
@@ -54,20 +54,25 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion of the evaluation, for a person to read."""
+    """One completion of the evaluation, for a person to read.
 
-    nums: tuple[int, ...]
-    target: int
-    difficulty: str | None
+    Attributes:
+        key, shown, row, groups: the problem, as its task tells, shows and groups it.
+    """
+
+    key: str
+    shown: str
+    row: Record
+    groups: list[str]
     completion: str
     reason: str | None = None
-    equation_reward: float | None = None
-    format_reward: float | None = None
+    solved: bool | None = None
+    in_format: bool | None = None
     attempts: int | None = None
     tokens: int | None = None
 
 
-SAMPLE_NUMBERS = ("equation_reward", "format_reward", "attempts", "tokens")
+SAMPLE_NUMBERS, SAMPLE_FLAGS = ("attempts", "tokens"), ("solved", "in_format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,12 @@ class Result:
     """One model's part of evaluation.json.
 
     Attributes:
-        held_out: whether no recorded training of the model used any of the puzzles; None where nobody can say.
+        held_out: whether no recorded training of the model used any of the problems; None where nobody can say.
         state: step and weights of the model that was measured (`mini_r1.model_state`), where they were recorded.
         reasons: verdict -> its share of the completions.
-        asked: nums and target of every puzzle, in order, where they were recorded.
+        groups: kind of group -> group -> how its problems were solved.
+        asked: the key of every problem, in order, where they were recorded.
+        data: where the problems come from, and the task that they are of.
     """
 
     model: str
@@ -89,11 +96,11 @@ class Result:
     settings: Record
     seconds: float | None
     metrics: dict[str, Interval]
-    by_difficulty: dict[str, Group]
-    by_numbers: dict[str, Group]
+    groups: dict[str, dict[str, Group]]
     reasons: dict[str, float]
     samples: list[Sample]
-    asked: Record
+    asked: list[str] | None
+    data: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +240,7 @@ def _outdated(result: Result, run_dir: Path) -> str | None:
 
 
 def how_to_evaluate(run_dir: Path) -> str:
-    """The command that measures base and trained model of a run on the puzzles that it holds out.
+    """The command that measures base and trained model of a run on the problems that it holds out.
 
     Without a readable run.json the base is not known, and the trained model is measured alone.
     """
@@ -280,11 +287,11 @@ def _parse_result(raw: Record) -> Result:
         settings=dict(raw.get("settings") or {}),
         seconds=float(raw["seconds"]) if is_finite(raw.get("seconds")) else None,
         metrics=_parse_metrics(raw["metrics"]),
-        by_difficulty=_parse_groups(raw.get("by_difficulty")),
-        by_numbers=_parse_groups(raw.get("by_numbers")),
+        groups={str(kind): _parse_groups(members) for kind, members in (raw.get("groups") or {}).items()},
         reasons={str(reason): float(share) for reason, share in (raw.get("reasons") or {}).items()},
         samples=[_parse_sample(sample) for sample in raw.get("samples") or []],
-        asked={key: (raw.get("per_puzzle") or {}).get(key) for key in ("nums", "target")},
+        asked=(raw.get("per_puzzle") or {}).get("key"),
+        data=data if isinstance(data := raw.get("data"), dict) else {},
     )
 
 
@@ -307,12 +314,14 @@ def _parse_groups(raw: Mapping[str, Record] | None) -> dict[str, Group]:
 
 def _parse_sample(raw: Record) -> Sample:
     return Sample(
-        nums=tuple(map(int, raw["nums"])),
-        target=int(raw["target"]),
-        difficulty=_text_or_none("difficulty", raw.get("difficulty")),
+        key=_text("key", raw["key"]),
+        shown=_text("shown", raw["shown"]),
+        row=dict(raw.get("row") or {}),
+        groups=[_text(kind, name) for kind, name in (raw.get("groups") or {}).items()],
         completion=_text("completion", raw["completion"]),
         reason=_text_or_none("reason", raw.get("reason")),
         **{key: value if is_finite(value := raw.get(key)) else None for key in SAMPLE_NUMBERS},
+        **{key: value if isinstance(value := raw.get(key), bool) else None for key in SAMPLE_FLAGS},
     )
 
 

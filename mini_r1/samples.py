@@ -1,25 +1,52 @@
 """Samples: what the policy wrote during a run, kept for people (text) and for tools (JSON Lines).
 
-`SampleRecorder.observe` wraps the equation reward: the reward stays a pure function, and every call is also recorded.
-The folder holds, written by one process only,
+`SampleRecorder.observe` wraps the rewards of a run. They stay pure functions; each batch is judged once, by the task,
+before the first of them is asked, and the verdicts go to all of them, to the metrics and into the records. The folder
+holds, written by one process only,
 
-* `samples.jsonl`: one object per kept completion: step, split, puzzle, completion, answer, reason, rewards, attempts;
+* `samples.jsonl`: one object per kept completion: step, split, row, completion, answer, reason, rewards, attempts;
 * `completion_samples.txt`, `success_completion_samples.txt`: the same to read, all of them and the successful ones.
 """
 
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mini_r1.harmless import harmless
-from mini_r1.rewards import Reason, Verdict, judge_equation, judge_format
-from mini_r1.traces import Thinking, read_thinking
+from mini_r1.metrics import FORMAT, SOLVED
+from mini_r1.rewards import report_verdicts
+from mini_r1.tasks.task import CORRECT, RewardFunction, Row, Task, Verdict, batch_rows
 
 RECORDS, ALL_TEXT, SUCCESS_TEXT = "samples.jsonl", "completion_samples.txt", "success_completion_samples.txt"
-RewardFunction = Callable[..., list[float]]
+Counts = Mapping[str, tuple[float, float]]  # what Task.measure counts: name -> (how many, of how many)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A batch of completions with all that the task says of each."""
+
+    completions: Sequence[str]
+    rows: Sequence[Row]
+    verdicts: Sequence[Verdict]
+    in_format: Sequence[bool]
+    counts: Sequence[Counts]
+
+    @classmethod
+    def by(cls, task: Task, completions: Sequence[str], columns: Mapping[str, Any]) -> "Judged":
+        """Judge the completions of a batch, whose columns are those that TRL hands to a reward."""
+        rows = batch_rows(columns, task.columns, len(completions))
+        pairs = list(zip(completions, rows, strict=True))
+        return cls(
+            completions,
+            rows,
+            [task.judge(*pair) for pair in pairs],
+            [task.in_format(completion) for completion in completions],
+            [task.measure(*pair) for pair in pairs],
+        )
 
 
 class SampleRecorder:
@@ -27,27 +54,37 @@ class SampleRecorder:
 
     Args:
         folder: where the files go; made when the first sample is written.
-        per_step: completions kept each time the reward is computed, evenly spread over the batch.
+        per_step: completions kept each time the rewards are computed, evenly spread over the batch.
         writes: whether this process writes (the main one does); metrics are logged by all.
     """
 
     def __init__(self, folder: Path, per_step: int, writes: bool = True) -> None:
         self.folder, self.per_step, self.writes = folder, per_step, writes
 
-    def observe(self, equation_reward: RewardFunction) -> RewardFunction:
-        """The same reward function, under the same name, whose calls by TRL are recorded."""
+    def observe(self, task: Task, rewards: Mapping[str, RewardFunction]) -> list[RewardFunction]:
+        """The same reward functions, under the same names, whose calls by TRL are recorded.
+
+        TRL calls all of them, in this order, for each batch: the first call has the batch judged, the last one has it
+        recorded.
+        """
+        names, given = list(rewards), dict[str, list[Any]]()
+        batch: list[Judged] = []
         record = harmless(self._record)
 
-        @functools.wraps(equation_reward)
-        def observed(completions: Sequence[str], **columns: Any) -> list[float]:
-            rewards = equation_reward(completions, **columns)
-            thinking = [read_thinking(completion) for completion in completions]
-            _log_thinking(thinking, columns.get("log_metric"))
-            if self.writes and self.per_step:
-                record(completions, rewards, thinking, columns)
-            return rewards
+        def observed(name: str, function: RewardFunction) -> RewardFunction:
+            @functools.wraps(function)
+            def call(completions: Sequence[str], **columns: Any) -> list[Any]:
+                if name == names[0]:
+                    batch[:] = [Judged.by(task, completions, columns)]
+                    _log(task, batch[0], columns)
+                given[name] = function(completions=completions, verdicts=batch[0].verdicts, **columns)
+                if name == names[-1] and self.writes and self.per_step:
+                    record(task, batch[0], dict(given), columns)
+                return given[name]
 
-        return observed
+            return call
+
+        return [observed(name, function) for name, function in rewards.items()]
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after the checkpoint of `step`, because a resumed run does it again.
@@ -63,37 +100,33 @@ class SampleRecorder:
         self._write([r for r in records if r["step"] < step + (r["split"] == "test")])
 
     def _record(
-        self,
-        completions: Sequence[str],
-        rewards: Sequence[float],
-        thinking: Sequence[Thinking],
-        columns: dict[str, Any],
+        self, task: Task, batch: Judged, rewards: Mapping[str, Sequence[Any]], columns: Mapping[str, Any]
     ) -> None:
-        stride = max(1, len(completions) // self.per_step)
-        kept = range(0, len(completions), stride)[: self.per_step]
+        stride = max(1, len(batch.completions) // self.per_step)
+        kept = range(0, len(batch.completions), stride)[: self.per_step]
         records = []
         for i in kept:
-            verdict: Verdict = judge_equation(completions[i], columns["target"][i], columns["nums"][i])
+            verdict = batch.verdicts[i]
             records.append(
                 {
                     "step": columns["trainer_state"].global_step,
                     "split": columns["split"][i] if "split" in columns else "train",
-                    "nums": list(columns["nums"][i]),
-                    "target": columns["target"][i],
-                    "completion": completions[i],
+                    "row": dict(batch.rows[i]),
+                    "shown": task.show(batch.rows[i]),
+                    "completion": batch.completions[i],
                     "answer": verdict.answer,
-                    "reason": verdict.reason.value,
-                    "equation_reward": rewards[i],
-                    "format_reward": float(judge_format(completions[i])),
-                    "attempts": thinking[i].attempts,
+                    "reason": str(verdict.reason),
+                    "rewards": {name: given[i] for name, given in rewards.items()},
+                    "in_format": batch.in_format[i],
+                    "attempts": batch.counts[i].get("attempts", (None, 1))[0],
                 }
             )
         self._write(records)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        successes = [record for record in records if record["reason"] == Reason.CORRECT.value]
-        self._append(RECORDS, (json.dumps(record) + "\n" for record in records))
+        successes = [record for record in records if record["reason"] == CORRECT]
+        self._append(RECORDS, (json.dumps(record, default=str) + "\n" for record in records))
         self._append(ALL_TEXT, map(_as_text, records))
         self._append(SUCCESS_TEXT, map(_as_text, successes))
 
@@ -110,19 +143,22 @@ def _readable(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _log_thinking(thinking: Sequence[Thinking], log_metric: Callable[[str, float], None] | None) -> None:
-    """Log attempts per completion, and the share of right equations inside the thinking where there are any."""
-    if log_metric is None or not thinking:
+def _log(task: Task, batch: Judged, columns: Mapping[str, Any]) -> None:
+    """Log what was solved, why the rest was not, and what the task measures."""
+    log_metric: Callable[[str, float], None] | None = columns.get("log_metric")
+    report_verdicts(batch.verdicts, task.reasons, columns.get("log_extra"), log_metric)
+    if log_metric is None or not batch.completions:
         return
-    log_metric("thinking/attempts", sum(t.attempts for t in thinking) / len(thinking))
-    equations = sum(t.equations for t in thinking)
-    # Every process must log the same names, so a batch without equations counts as wrong, not as missing.
-    log_metric("thinking/arithmetic", sum(t.right for t in thinking) / equations if equations else 0.0)
+    log_metric(SOLVED, sum(verdict.reason == CORRECT for verdict in batch.verdicts) / len(batch.verdicts))
+    log_metric(FORMAT, sum(batch.in_format) / len(batch.in_format))
+    for name in batch.counts[0]:
+        counted, of = (sum(counts[name][part] for counts in batch.counts) for part in (0, 1))
+        # Every process must log the same names, so a batch in which there is none counts as 0, not as missing.
+        log_metric(f"thinking/{name}", counted / of if of else 0.0)
 
 
 def _as_text(record: dict[str, Any]) -> str:
-    head = (
-        f"step {record['step']} ({record['split']}) | {record['nums']} -> {record['target']} | {record['reason']} | "
-        f"equation {record['equation_reward']:g} | format {record['format_reward']:g} | attempts {record['attempts']}"
-    )
+    rewards = " | ".join(f"{name} {value}" for name, value in record["rewards"].items())
+    attempts = "" if record["attempts"] is None else f" | attempts {record['attempts']}"
+    head = f"step {record['step']} ({record['split']}) | {record['shown']} | {record['reason']} | {rewards}{attempts}"
     return f"{'=' * 100}\n{head}\n{'-' * 100}\n<think>{record['completion']}\n\n"

@@ -8,11 +8,23 @@ DEFAULT_DATASET = "Jiayi-Pan/Countdown-Tasks-3to4"
 
 @dataclass
 class ScriptArguments:
-    """What Mini-R1 adds to the keys of TRL: the puzzles, the prompt's limit and the samples kept."""
+    """What Mini-R1 adds to the keys of TRL: the task and its data, the prompt's limit and the samples kept."""
 
-    dataset_id_or_path: str = field(
-        default=DEFAULT_DATASET,
-        metadata={"help": "Hub id, local folder or JSON/JSONL/CSV/Parquet file, or generated:WORLD"},
+    task: str = field(
+        default="countdown", metadata={"help": "What is learned: a task's name, or package.module:Class of your own"}
+    )
+    task_config: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Settings of the task itself, as a mapping"}
+    )
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Rewards by the task's names, or package.module.function; default: the task's usual ones"},
+    )
+    dataset_id_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id, local folder or JSON/JSONL/CSV/Parquet file, or generated:WORLD; default: the task's"
+        },
     )
     dataset_split: str = field(default="train", metadata={"help": "Split of the Hub dataset or folder to use"})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the Hub dataset"})

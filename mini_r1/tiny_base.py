@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from mini_r1.countdown import WORLDS, World
 from mini_r1.prompts import PromptWriter
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_tokenizer import LARGEST_NUMBER
 from mini_r1.traces import FAILURE, OPERATIONS, Attempt, enumerate_attempts, write_trace
 
@@ -78,7 +79,7 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         self.nums: list[list[int]] = list(puzzles["nums"])
         self.targets: list[int] = list(puzzles["target"])
         self.tokenizer, self.config, self.steps = tokenizer, config, steps
-        self.prompts = PromptWriter(tokenizer)
+        self.prompts = PromptWriter(tokenizer, Countdown())
         self.equations = _all_equations(config.world.operators, config.world.max_intermediate or LARGEST_NUMBER)
         self.patience_weights = [k**-config.patience_exponent for k in range(1, config.max_patience + 1)]
         self.equals, self.failure, self.stop = (
@@ -136,7 +137,7 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         if practice:
             patience = self.config.practice_attempts
         completion, _ = write_trace(attempts, target, patience, self.config.insight, rng)
-        return self.prompts.write(nums, target), completion
+        return self.prompts.write({"nums": nums, "target": target}), completion
 
     def _draw_puzzle(self, rng: random.Random) -> tuple[list[int], int, list[Attempt]]:
         index, world = rng.randrange(len(self.nums)), self.config.world

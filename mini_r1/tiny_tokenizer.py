@@ -11,7 +11,8 @@ import string
 from tokenizers import AddedToken
 from transformers import Qwen2Tokenizer
 
-from mini_r1.prompts import ASSISTANT_PREFILL, SYSTEM_PROMPT, USER_PROMPT
+from mini_r1.tasks.countdown import USER_PROMPT
+from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
 
 LARGEST_NUMBER = 200
 PAD, START, END, UNKNOWN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"

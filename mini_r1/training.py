@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,6 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
-from mini_r1 import prompts
 from mini_r1.batch_plan import plan_batches
 from mini_r1.causes import is_disk_full, is_non_finite
 from mini_r1.chat_template import PromptSettings
@@ -48,19 +47,19 @@ from mini_r1.model_card import CardWriter, versions, write_card
 from mini_r1.output_folder import Standing, count_steps, examine_output, give_usual_modes, output_path
 from mini_r1.problems import ProblemError, UserError
 from mini_r1.progress import SolveRateProgress
-from mini_r1.prompts import build_prompts
+from mini_r1.prompts import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.recipe import ScriptArguments, load_tokenizer, model_init_kwargs
 from mini_r1.redact import redact
-from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.run_identity import RunRecord, record_run
 from mini_r1.run_lock import run_lock
-from mini_r1.samples import RewardFunction, SampleRecorder
+from mini_r1.samples import SampleRecorder
+from mini_r1.tasks.registry import rewards_of
+from mini_r1.tasks.task import RewardFunction
 from mini_r1.trimming import TrimmedGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "completion_samples"
-REWARDS = (format_reward_func.__name__, equation_reward_func.__name__)
 
 
 def prepare_datasets(
@@ -69,7 +68,7 @@ def prepare_datasets(
     sides: Sides | None = None,
     prompt_settings: PromptSettings | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """The puzzles with their prompts: those to train on, and the held-out ones for evaluation during the run.
+    """The problems with their prompts: those to train on, and the held-out ones for evaluation during the run.
 
     Both carry the column `split` ("train" or "test"), so that a recorded sample says which it is. `sides` saves
     loading them again.
@@ -78,7 +77,7 @@ def prepare_datasets(
     watched = sides.held_out.select(range(min(script.eval_puzzles, len(sides.held_out))))
     prepared = []
     for name, side in (("train", sides.train), ("test", watched)):
-        side, _ = build_prompts(side, tokenizer, script.max_prompt_length, prompt_settings)
+        side, _ = build_prompts(side, sides.task, tokenizer, script.max_prompt_length, prompt_settings)
         prepared.append(side.add_column("split", [name] * len(side)))
     train, test = prepared
     return train, test
@@ -89,26 +88,26 @@ def build_trainer(
     training: GRPOConfig,
     model: ModelConfig,
     recorder: SampleRecorder,
-    extra_rewards: Sequence[RewardFunction] = (),
     sides: Sides | None = None,
     prompt_settings: PromptSettings | None = None,
+    rewards: Mapping[str, RewardFunction] | None = None,
 ) -> TrimmedGRPOTrainer:
-    """TRL's trainer with our puzzles, rewards and progress; all that the recipe says of the model reaches the model.
+    """TRL's trainer with the task's problems and rewards; all that the recipe says of the model reaches the model.
 
-    `extra_rewards` follow the two of Mini-R1; TRL's `reward_weights` says what each of them counts (default: 1).
-    `sides` saves loading the puzzles again; `prompt_settings` are those of a new run by default.
+    `sides` saves loading the problems again; `prompt_settings` are those of a new run by default;
+    `rewards` take the place of those that the recipe names, where a notebook has functions that no recipe could name.
     """
     prompt_settings = prompt_settings or PromptSettings.of(training.chat_template_kwargs)
     tokenizer = load_tokenizer(script, training, model)
+    sides = sides or hold_out(DataSettings.of(script))
     train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
-    rewards: list[Any] = [format_reward_func, recorder.observe(equation_reward_func), *extra_rewards]
     trainer = TrimmedGRPOTrainer(
         model=str(model.model_name_or_path),
         args=training,
-        reward_funcs=rewards,
+        reward_funcs=cast(Any, recorder.observe(sides.task, rewards or rewards_of(sides.task, script.reward_funcs))),
         train_dataset=train,
         eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
         processing_class=tokenizer,
@@ -160,7 +159,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
 def _run_alone(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop: StopRequest) -> int:
     """Run unless the run is finished or not for this folder, and alone in it."""
     started = time.monotonic()
-    record = record_run(script, REWARDS)
+    record = record_run(script)
     if _examine(script, training, model, record).finished:
         if training.process_index == 0:
             print(f"{output_path(training)} holds this run, finished: nothing left to train", flush=True)
@@ -217,11 +216,11 @@ def _run(
 def _describe(
     script: ScriptArguments, training: GRPOConfig, model: ModelConfig, began: RunRecord | None
 ) -> tuple[Sides, PromptSettings, RunRecord]:
-    """The puzzles and prompts of the run, which are those that it began with, and its whole record."""
+    """The problems and prompts of the run, which are those that it began with, and its whole record."""
     sides = load_sides(script, training, began)
     settings = choose_prompt_settings(training, began)
-    prompt = record_prompt(script, training, model, settings, began)
-    return sides, settings, record_run(script, REWARDS, sides, prompt)
+    writer = PromptWriter(load_tokenizer(script, training, model), sides.task, settings)
+    return sides, settings, record_run(script, sides, record_prompt(writer, began))
 
 
 def _end(trainer: TrimmedGRPOTrainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:
@@ -277,7 +276,7 @@ def _watch(trainer: TrimmedGRPOTrainer, stop: StopRequest) -> None:
 
 
 def load_sides(script: ScriptArguments, training: GRPOConfig, began: RunRecord | None) -> Sides:
-    """The puzzles of a recipe on both sides of the split; a resumed run's are those that it began with.
+    """The problems of a recipe on both sides of the split; a resumed run's are those that it began with.
 
     Raises:
         DataError: if they have changed since, or are too few for one step.
@@ -299,26 +298,20 @@ def choose_prompt_settings(training: GRPOConfig, began: RunRecord | None) -> Pro
     return decide_for_all(training, lambda: PromptSettings.of_run(training.chat_template_kwargs, record))
 
 
-def record_prompt(
-    script: ScriptArguments,
-    training: GRPOConfig,
-    model: ModelConfig,
-    settings: PromptSettings,
-    began: RunRecord | None,
-) -> dict[str, Any]:
+def record_prompt(writer: PromptWriter, began: RunRecord | None) -> dict[str, Any]:
     """The part `prompt` of a run's record: the settings of the prompts, and an example of one.
 
     Raises:
         ProblemError: if a run that is resumed began with another prompt.
     """
-    made = prompts.example(load_tokenizer(script, training, model), settings)
-    if changed := prompts.find_change(made, began.prompt if began else {}):
+    made = writer.example()
+    if changed := find_prompt_change(made, began.prompt if began else {}):
         raise ProblemError(changed)
-    return settings.record() | made
+    return writer.format.settings.record() | made
 
 
 def check_enough(training: GRPOConfig, rows: int, sides: Sides) -> None:
-    """Refuse puzzles that don't fill one generation batch: TRL would train no step, and the model would be saved.
+    """Refuse problems that don't fill one generation batch: TRL would train no step, and the model would be saved.
 
     Args:
         rows: how many of the training side have a prompt that is short enough.
@@ -329,9 +322,9 @@ def check_enough(training: GRPOConfig, rows: int, sides: Sides) -> None:
     dropped = len(sides.train) - rows
     too_long = f"; {dropped} more have too long a prompt" if dropped else ""
     raise DataError(
-        f"{rows} puzzles of {sides.settings.dataset!r} are there to train on ({len(sides.held_out)} are held out"
+        f"{rows} problems of {sides.settings.dataset!r} are there to train on ({len(sides.held_out)} are held out"
         f"{too_long}), and one generation batch takes {batches.generation_batch // batches.generations}: not one step "
-        f"could be trained. Fix: use more puzzles, or a smaller batch (per_device_train_batch_size, "
+        f"could be trained. Fix: use more problems, or a smaller batch (per_device_train_batch_size, "
         f"gradient_accumulation_steps)"
     )
 
@@ -345,7 +338,7 @@ def check_trained(state: TrainerState) -> None:
     if state.global_step < state.max_steps:
         raise DataError(
             f"training ended at step {state.global_step} of {state.max_steps}, and nobody asked it to; no model was "
-            f"saved. Fix: give it more puzzles to train on, or ask for fewer steps"
+            f"saved. Fix: give it more data to train on, or ask for fewer steps"
         )
 
 

@@ -16,11 +16,11 @@ from mini_r1.problems import Problem
 from mini_r1.ranges import Range, above, as_list, at_least, below, each_of, is_number, one_of
 from mini_r1.recipe_keys import Key, keys_of, nearest, shown
 from mini_r1.script_arguments import ScriptArguments
+from mini_r1.tasks.registry import TaskError, rewards_of, task_of
 from mini_r1.trackers import TRACKERS
 
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-REWARDS = ("format", "equation")  # in the order of `reward_weights`
 IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 
 
@@ -39,6 +39,9 @@ WHOLE_STEPS = Range(
 # Keys of which every value of their type will do (booleans, enumerations) are not here.
 RANGES: dict[str, Range] = {
     # Mini-R1's own
+    "task": TEXT,
+    "reward_funcs": TEXTS,
+    "task_config": MAPPING,
     "dataset_id_or_path": TEXT,
     "dataset_split": TEXT,
     "dataset_revision": TEXT,
@@ -192,13 +195,17 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
     return problems + find_contradictions(training, model) + check_generation_kwargs(training)
 
 
-def check_reward_weights(training: GRPOConfig) -> list[Problem]:
-    """One weight for each reward; apart, because a notebook may add rewards of its own."""
+def check_rewards(script: ScriptArguments, training: GRPOConfig) -> list[Problem]:
+    """The task and each reward are there, and each reward has a weight."""
+    try:
+        names = list(rewards_of(task_of(script.task, script.task_config), script.reward_funcs))
+    except TaskError as error:
+        return [error.problem]
     weights = training.reward_weights
-    if weights is None or len(weights) == len(REWARDS):
+    if weights is None or len(weights) == len(names):
         return []
-    allowed = f"{len(REWARDS)} numbers, for {' and '.join(REWARDS)} in this order"
-    return [Problem("reward_weights", shown(weights), allowed, f"set reward_weights: {[1.0] * len(REWARDS)}")]
+    allowed = f"{len(names)} number{'s' if len(names) > 1 else ''}, for {' and '.join(names)} in this order"
+    return [Problem("reward_weights", shown(weights), allowed, f"set reward_weights: {[1.0] * len(names)}")]
 
 
 def with_defaults(problems: Iterable[Problem], *parts: Any) -> tuple[Any, ...]:

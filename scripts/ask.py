@@ -1,4 +1,4 @@
-"""Give a policy one puzzle, watch it think, and hear what the verifier says.
+"""Give a policy one problem, watch it think, and hear what the verifier says.
 
     python scripts/ask.py runs/aha-seed42 --numbers 19 36 55 --target 72
     python scripts/ask.py runs/my-run/checkpoint-100 --numbers 3 25 50 7 --target 765 --samples 4 --temperature 0.7
@@ -24,17 +24,15 @@ with in_words():
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from mini_r1.chat_template import PromptSettings
-    from mini_r1.expression import MAX_DIGITS
     from mini_r1.policies import load_model, load_tokenizer, resolve_model
-    from mini_r1.prompts import ASSISTANT_PREFILL, render_prompt
+    from mini_r1.prompts import PromptWriter
     from mini_r1.quiet import quiet_libraries
-    from mini_r1.rewards import judge_equation, judge_format
     from mini_r1.run_identity import find_record
     from mini_r1.sampling import Completion, generate_completions
-    from mini_r1.solver import MAX_NUMBERS, solve
+    from mini_r1.tasks.registry import find_task, task_of
+    from mini_r1.tasks.task import Task
     from mini_r1.terminal import GrowingText
 
-LARGEST = 10**MAX_DIGITS - 1  # what the verifier reads
 LARGEST_SEED = 2**32 - 1
 TEMPERATURES = 0.01, 100.0  # outside, scores over- or underflow
 
@@ -46,12 +44,28 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message:.300}; --help shows what there is")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+def choose_task(arguments: Sequence[str]) -> Task:
+    """The task that the command line names, or else the one that the model was trained on.
+
+    Raises:
+        TaskError: there is no such task.
+    """
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("model", nargs="?", default="")
+    first.add_argument("--task")
+    known, _ = first.parse_known_args(arguments)
+    if known.task:
+        return task_of(known.task)
+    record = find_record(known.model) if known.model else None
+    return find_task(record.data if record else {}) or task_of()
+
+
+def build_parser(task: Task) -> argparse.ArgumentParser:
+    """Return the command line by which a problem of the task is given."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("--numbers", type=int, nargs="+", required=True, help="each is to be used exactly once")
-    parser.add_argument("--target", type=int, required=True, help="what the equation is to equal")
+    parser.add_argument("--task", help="as task in a recipe (default: that of the model's run, else countdown)")
+    task.add_arguments(parser)
     parser.add_argument("--samples", type=int, default=1, help="completions, one after another (default: 1)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
     parser.add_argument("--max-completion-length", type=int, default=320, help="in tokens (default: 320)")
@@ -63,17 +77,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what is no puzzle, or can't be sampled.
+    """Refuse what can't be sampled.
 
     Raises:
         UserError: naming the value and what is allowed.
     """
     low, high = TEMPERATURES
     for wrong, name, value, allowed in (
-        (not 2 <= len(args.numbers) <= MAX_NUMBERS, "numbers", args.numbers, f"2 to {MAX_NUMBERS} whole numbers"),
-        (min(args.numbers) < 1, "numbers", min(args.numbers), "whole numbers above 0"),
-        (max(args.numbers) > LARGEST, "numbers", max(args.numbers), f"numbers of at most {MAX_DIGITS} digits"),
-        (abs(args.target) > LARGEST, "target", args.target, f"at most {MAX_DIGITS} digits"),
         (args.samples < 1, "samples", args.samples, "at least 1"),
         (args.max_completion_length < 1, "max-completion-length", args.max_completion_length, "at least 1"),
         (
@@ -123,23 +133,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: for a wrong argument.
     """
     quiet_libraries()
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    task = choose_task(words)
+    args = build_parser(task).parse_args(words)
+    row = task.read_arguments(args)
     check(args)
     tokenizer, model = load(args.model, args.trust_remote_code)
     record = find_record(args.model)
     settings = PromptSettings.read(record.prompt if record else {})
-    prompt = render_prompt(tokenizer, args.numbers, args.target, settings)
+    prompt = PromptWriter(tokenizer, task, settings).write(row)
     check_length(model, len(tokenizer(text=prompt)["input_ids"]), args.max_completion_length)
-    print(f"> Using the numbers {args.numbers}, create an equation that equals {args.target}.\n", flush=True)
+    print(f"> {task.show(row)}\n", flush=True)
     seed = secrets.randbits(32) if args.seed is None else args.seed
     for sample in range(args.samples):
+        print(task.prefill, end="", flush=True)
         completion = think_aloud(model, tokenizer, prompt, args, (seed + sample) % (LARGEST_SEED + 1))
-        verdict = judge_equation(completion.text, args.target, args.numbers)
-        form = "ok" if judge_format(completion.text) else "broken"
+        verdict = task.judge(completion.text, row)
+        form = "ok" if task.in_format(completion.text) else "broken"
         cut = ", cut off" if completion.truncated else ""
-        print(f"--- {verdict.reason.value}; format {form}; {completion.tokens} tokens{cut}\n", flush=True)
-    solution = solve(args.numbers, args.target)
-    print(f"a solution: {solution}" if solution else "no solution exists")
+        print(f"--- {verdict.reason}; format {form}; {completion.tokens} tokens{cut}\n", flush=True)
+    if solution := task.solution(row):
+        print(solution)
     return 0
 
 
@@ -147,7 +161,6 @@ def think_aloud(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, args: argparse.Namespace, seed: int
 ) -> Completion:
     """Sample one completion, shown while it is written."""
-    print(ASSISTANT_PREFILL, end="", flush=True)
     growing = GrowingText()
     ((completion,),) = generate_completions(
         model,

@@ -38,6 +38,8 @@ with in_words():
     from mini_r1.policies import load_model, load_tokenizer, resolve_model
     from mini_r1.quiet import quiet_libraries
     from mini_r1.run_identity import RunRecord, find_record
+    from mini_r1.tasks.registry import task_of
+    from mini_r1.tasks.task import Task
 
 PUZZLES = 512
 WITHOUT_A_RUN = DataSettings("generated:tiny")
@@ -50,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or hub id; one, or two to compare")
     puzzles = parser.add_argument_group("puzzles", "default: those that the run held out, by its own record")
+    puzzles.add_argument("--task", help="as task in a recipe, of a model without a run")
+    puzzles.add_argument("--task-config", type=json.loads, help="as task_config in a recipe, written as JSON")
     puzzles.add_argument("--dataset", help="as dataset_id_or_path in a recipe")
     puzzles.add_argument("--split", help="of a Hub data set or folder, as dataset_split in a recipe")
     puzzles.add_argument("--revision", help="of a Hub data set, as dataset_revision in a recipe")
@@ -92,6 +96,7 @@ class Plan:
     models: list[str]
     settings: EvaluationSettings
     data: DataSettings
+    task: Task
     puzzles: Dataset
     tokenizers: list[PreTrainedTokenizerBase]
     exposures: list[Exposure]
@@ -122,6 +127,8 @@ def read_settings(args: argparse.Namespace, run: RunRecord | None) -> Evaluation
 def read_data(args: argparse.Namespace, run: RunRecord | None) -> DataSettings:
     """The data settings of the run's record, with what the command line says otherwise."""
     recorded = DataSettings.read(run.data) if run else WITHOUT_A_RUN
+    if args.task is not None and args.task != recorded.task:
+        recorded = DataSettings(task_of(args.task, args.task_config).default_source, task=args.task)
     if args.dataset is not None and args.dataset != recorded.dataset:
         recorded = replace(recorded, revision=None)  # it named a state of the other data set
     given = {name: getattr(args, name) for name in asdict(recorded) if getattr(args, name) is not None}
@@ -170,7 +177,7 @@ def choose_puzzles(sides: Sides, wanted: int | None) -> Dataset:
     held_out = sides.held_out
     if wanted is not None and wanted > len(held_out):
         total = len(sides.train) + len(held_out)
-        raise UserError(f"--puzzles {wanted}: only {len(held_out)} of {total} puzzles are held out")
+        raise UserError(f"--puzzles {wanted}: only {len(held_out)} of {total} problems are held out")
     count = min(PUZZLES, len(held_out)) if wanted is None else wanted
     return held_out.shuffle(seed=sides.settings.split_seed, keep_in_memory=True).select(range(count))
 
@@ -196,8 +203,8 @@ def prepare(args: argparse.Namespace) -> Plan:
     known = [record if record and record.prompt else run for record in records]
     prompts = [PromptSettings.read(record.prompt if record else {}) for record in known]
     for tokenizer, prompt_settings in zip(tokenizers, prompts, strict=True):
-        render_prompts(puzzles, tokenizer, settings.max_prompt_length, prompt_settings)
-    return Plan(models, settings, data, puzzles, tokenizers, exposures, prompts)
+        render_prompts(puzzles, sides.task, tokenizer, settings.max_prompt_length, prompt_settings)
+    return Plan(models, settings, data, sides.task, puzzles, tokenizers, exposures, prompts)
 
 
 def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Exception | None]:
@@ -216,6 +223,7 @@ def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Excepti
                 model,
                 tokenizer,
                 plan.puzzles,
+                plan.task,
                 plan.settings,
                 model_name=shown,
                 dataset_name=plan.data.dataset,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_BASE
+from countdown_prompts import render_prompt
 from mini_r1.failures import in_words
 from mini_r1.policies import load_model, load_tokenizer
-from mini_r1.prompts import render_prompt
 from mini_r1.sampling import Completion, generate_completions
 
 SCRIPT = ROOT / "scripts" / "ask.py"
@@ -41,7 +41,7 @@ def sampled(seed: int) -> Completion:
 def test_it_prints_the_puzzle_and_each_completion_with_its_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(TINY_BASE), *PUZZLE, "--samples", "3", "--seed", "1"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("> Using the numbers [19, 36, 55], create an equation that equals 72.\n\n" + PREFILL)
+    assert printed.startswith("> 19, 36, 55 → 72\n\n" + PREFILL)
     assert printed.count(PREFILL) == 3
     assert printed.count("; format ok; ") + printed.count("; format broken; ") == 3
     assert "a solution: " in printed

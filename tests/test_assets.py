@@ -6,8 +6,10 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.countdown import load_countdown, split_train_test
+from mini_r1.countdown import load_countdown
 from mini_r1.evaluation import EvaluationSettings, Result, evaluate
+from mini_r1.holdout import DataSettings, hold_out
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_base import Corpus, CorpusConfig, arithmetic_accuracy
 from mini_r1.tiny_tokenizer import build_tokenizer
 
@@ -25,8 +27,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def held_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
-    puzzles = split_train_test(load_countdown("generated:tiny"))["test"].select(range(128))
-    return evaluate(model, tokenizer, puzzles, EvaluationSettings(samples=2, ks=(1, 2), max_completion_length=256))
+    puzzles = hold_out(DataSettings("generated:tiny")).held_out.select(range(128))
+    return evaluate(
+        model, tokenizer, puzzles, Countdown(), EvaluationSettings(samples=2, ks=(1, 2), max_completion_length=256)
+    )
 
 
 def test_it_is_small_and_a_qwen2(model: PreTrainedModel) -> None:

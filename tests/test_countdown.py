@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -22,10 +21,11 @@ from mini_r1.countdown import (
     generate_puzzles,
     load_countdown,
     puzzle_key,
-    split_train_test,
     validate_puzzles,
 )
+from mini_r1.holdout import keys_of, split_train_test
 from mini_r1.solver import difficulty, solve
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.traces import enumerate_attempts
 
 ROWS: list[dict[str, Any]] = [
@@ -99,15 +99,18 @@ def test_ten_thousand_tiny_puzzles_are_cheap() -> None:
 
 SCRIPT = """
 import json
-from mini_r1.countdown import WORLDS, generate_puzzles, split_train_test
+from mini_r1.countdown import WORLDS, generate_puzzles
+from mini_r1.holdout import keys_of, split_train_test
+from mini_r1.tasks.countdown import Countdown
 dataset = generate_puzzles(60, seed=5, world=WORLDS["countdown-3to4"])
-print(json.dumps({name: side.to_list() for name, side in split_train_test(dataset, seed=5).items()}))
+sides = split_train_test(dataset, keys_of(Countdown(), dataset), seed=5)
+print(json.dumps([side.to_list() for side in sides]))
 """
 
 
 def test_a_fresh_process_with_another_hash_seed_agrees() -> None:
     dataset = generate_puzzles(60, seed=5, world=WORLDS["countdown-3to4"])
-    here = {name: side.to_list() for name, side in split_train_test(dataset, seed=5).items()}
+    here = [side.to_list() for side in split_train_test(dataset, keys_of(Countdown(), dataset), seed=5)]
     root = Path(__file__).parents[1]
     env = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
@@ -319,71 +322,3 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("1 2 3")
     with pytest.raises(ValueError, match=r"not one of \.jsonl"):
         load_countdown(str(tmp_path / "a.txt"))
-
-
-# --- holding out
-
-
-def shuffled_copies(copies: int) -> Dataset:
-    """Two hundred puzzles, each several times, numbers in another order each time, rows shuffled."""
-    rng = random.Random(0)
-    rows = [row for row in puzzles(generate_puzzles(200, 0, WORLDS["countdown-3to4"])) for _ in range(copies)]
-    rng.shuffle(rows)
-    return Dataset.from_list([row | {"nums": rng.sample(row["nums"], len(row["nums"]))} for row in rows])
-
-
-def test_split_never_leaks_duplicates_or_permutations() -> None:
-    dataset = shuffled_copies(4)
-    split = split_train_test(dataset, 0.1, seed=42)
-    train, test = set(keys(split["train"])), set(keys(split["test"]))
-    assert not train & test
-    assert (len(train), len(test)) == (180, 20)
-    assert len(split["train"]) + len(split["test"]) == len(dataset) and len(split["test"]) == 80
-
-
-def test_split_does_not_depend_on_the_order_of_rows() -> None:
-    dataset = generate_puzzles(300, 0, WORLDS["tiny"])
-    sides = [
-        {name: set(keys(side)) for name, side in split_train_test(version, 0.2, seed=1).items()}
-        for version in (dataset, dataset.shuffle(seed=3), dataset.select(range(299, -1, -1)))
-    ]
-    assert sides[0] == sides[1] == sides[2]
-
-
-def test_split_depends_on_the_seed_only() -> None:
-    dataset = generate_puzzles(300, 0, WORLDS["tiny"])
-    first, again, other = (split_train_test(dataset, seed=seed)["test"].to_list() for seed in (1, 1, 2))
-    assert first == again != other
-
-
-def test_split_of_a_grown_set_keeps_nearly_all_in_place() -> None:
-    large = generate_puzzles(1000, 0, WORLDS["tiny"])
-    before = set(keys(split_train_test(large.select(range(900)))["test"]))
-    after = set(keys(split_train_test(large)["test"]))
-    assert len(before - after) <= 10  # a shuffle would have kept about 9 of the 90
-
-
-def test_split_keeps_rows_in_their_order_and_all_columns() -> None:
-    dataset = generate_puzzles(100, 0, WORLDS["tiny"])
-    order = {key: index for index, key in enumerate(keys(dataset))}
-    for side in split_train_test(dataset).values():
-        positions = [order[key] for key in keys(side)]
-        assert positions == sorted(positions)
-        assert side.column_names == ["nums", "target", "difficulty"]
-
-
-def test_split_puts_at_least_one_puzzle_on_each_side() -> None:
-    for share in (0.01, 0.99):
-        split = split_train_test(Dataset.from_list(ROWS), share)
-        assert min(len(split["train"]), len(split["test"])) == 1
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 20])
-def test_split_refuses_a_share_that_is_none(share: float) -> None:
-    with pytest.raises(ValueError, match="share between 0 and 1"):
-        split_train_test(Dataset.from_list(ROWS), share)
-
-
-def test_split_refuses_a_single_puzzle() -> None:
-    with pytest.raises(ValueError, match="at least 2 distinct puzzles"):
-        split_train_test(Dataset.from_list([ROWS[1], ROWS[1] | {"nums": [3, 2, 1]}]))

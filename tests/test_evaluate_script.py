@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from conftest import TINY_BASE, as_program
-from mini_r1.countdown import Key, load_countdown, puzzle_key, split_train_test
 from mini_r1.exposure import examine_exposure
 from mini_r1.holdout import DataSettings, hold_out
 from mini_r1.model_state import is_outdated
 from mini_r1.recipe import parse_recipe
 from mini_r1.run_identity import record_run
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_base import build_model
 from mini_r1.tiny_tokenizer import build_tokenizer
 from mini_r1.training import run
@@ -49,22 +49,21 @@ def test_evaluates_two_policies_on_held_out_puzzles(policies: list[str], tmp_pat
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("6 puzzles of generated:tiny, 2 samples each at temperature 1;")
-    assert f"pass@1 of {policies[1]} minus {policies[0]}, puzzle by puzzle: " in done.stdout
+    assert done.stdout.startswith("6 problems of generated:tiny, 2 samples each at temperature 1;")
+    assert f"pass@1 of {policies[1]} minus {policies[0]}, problem by problem: " in done.stdout
     assert "solved=" in done.stderr and "Traceback" not in done.stderr
     results = json.loads(out.read_text(encoding="utf-8"))
     assert [result["model"] for result in results] == policies
     assert results[0]["settings"]["ks"] == [1, 2] and results[0]["puzzles"] == 6
-    test = split_train_test(load_countdown("generated:tiny", max_samples=80, seed=42), seed=42)["test"]
-    held_out = {puzzle_key(row["nums"], row["target"]) for row in test}
+    held_out = keys_of(hold_out(DataSettings("generated:tiny", max_samples=80)).held_out.to_list())
     evaluated = results[1]["per_puzzle"]
-    assert {puzzle_key(*row) for row in zip(evaluated["nums"], evaluated["target"], strict=True)} <= held_out
+    assert set(evaluated["key"]) <= held_out
 
 
 @pytest.mark.parametrize(
     "options, reason",
     [
-        (["--puzzles", "9"], "only 8 of 80 puzzles are held out"),
+        (["--puzzles", "9"], "only 8 of 80 problems are held out"),
         (["--puzzles", "0"], "at least 1"),
         (["--samples", "0"], "samples is 0"),
         (["--ks", "1", "3"], "ks has 3, but samples is 2"),
@@ -118,16 +117,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str]
     return folder
 
 
-def keys_of(rows: Iterable[dict[str, Any]]) -> set[Key]:
+def keys_of(rows: Iterable[dict[str, Any]]) -> set[str]:
     """What the puzzles are, in whatever order their numbers are given."""
-    return {puzzle_key(row["nums"], row["target"]) for row in rows}
+    return {Countdown().key(row) for row in rows}
 
 
-def evaluated(out: Path) -> tuple[dict[str, Any], set[Key]]:
+def evaluated(out: Path) -> tuple[dict[str, Any], set[str]]:
     """The last result in a file, and the puzzles that it is about."""
     result = json.loads(out.read_text(encoding="utf-8"))[-1]
     asked = result["per_puzzle"]
-    return result, {puzzle_key(*row) for row in zip(asked["nums"], asked["target"], strict=True)}
+    return result, set(asked["key"])
 
 
 FEW = ["--samples", "1", "--batch-size", "16"]
@@ -138,8 +137,8 @@ def test_the_puzzles_and_the_length_are_those_of_the_runs_own_record(of: str, tr
     """Nothing has to be repeated; of a checkpoint, too."""
     assert main([str(trained / of), *FEW, "--out", str(tmp_path / "e.json")]) == 0
     result, asked = evaluated(tmp_path / "e.json")
-    split = split_train_test(load_countdown("generated:tiny", max_samples=240), test_size=0.05)
-    assert asked == keys_of(split["test"].to_list()) and len(asked) == 12
+    sides = hold_out(DataSettings("generated:tiny", max_samples=240, test_size=0.05))
+    assert asked == keys_of(sides.held_out.to_list()) and len(asked) == 12
     assert result["held_out"] is True
     assert result["settings"]["max_completion_length"] == 16
     assert result["data"]["test_size"] == 0.05
@@ -162,12 +161,12 @@ def test_puzzles_that_were_trained_on_are_refused_and_counted(
     settings = OWN
     wanted = replace(settings, **{name: type(getattr(settings, name))(value) for name, value in given.items()})
     asked, seen = hold_out(wanted).held_out.to_list(), keys_of(hold_out(settings).train.to_list())
-    expected = sum(puzzle_key(row["nums"], row["target"]) in seen for row in asked)
+    expected = sum(bool(keys_of([row]) & seen) for row in asked)
     status = main([str(trained), *FEW, *options])
     message = capsys.readouterr().err
     if expected:
         assert status == 2
-        assert f"error: {expected} of the {len(asked)} puzzles were trained on by {trained}" in message
+        assert f"error: {expected} of the {len(asked)} problems were trained on by {trained}" in message
     else:
         assert status == 0
 
@@ -219,8 +218,8 @@ def test_what_the_base_was_trained_on_counts_for_what_comes_from_it(
     assert DataSettings.read(record.lineage[0]) == practised
     both = len(asked & keys_of(hold_out(OWN).train.to_list()))
     assert exposure.held_out is False and both > 0
-    assert f"{both} of the {len(asked)} puzzles were trained on by {trained} (" in exposure.why
-    assert f"puzzles were trained on by {TINY_BASE} (" in exposure.why
+    assert f"{both} of the {len(asked)} problems were trained on by {trained} (" in exposure.why
+    assert f"problems were trained on by {TINY_BASE} (" in exposure.why
 
 
 def test_a_run_whose_data_have_changed_is_not_measured_on_them(

@@ -17,9 +17,11 @@ from mini_r1.countdown import World, generate_puzzles
 from mini_r1.evaluation import EvaluationSettings, evaluate, format_table, render_prompts, score, summarise
 from mini_r1.rewards import equation_reward_func, format_reward_func
 from mini_r1.sampling import Completion, generate_completions
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_base import build_model
 from mini_r1.tiny_tokenizer import build_tokenizer
 
+TASK = Countdown()
 SHORT = EvaluationSettings(samples=4, max_completion_length=16, batch_size=7)
 PUZZLES = generate_puzzles(8, seed=0, world=World((3, 4), (1, 99), (1, 100), "+-*/", 200))  # prompts of two lengths
 
@@ -61,7 +63,7 @@ def write(
 
 
 def prompts_of_many_lengths(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    prompts = render_prompts(PUZZLES, tokenizer, 256)
+    prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     return [prompt + " 7 + 1" * index for index, prompt in enumerate(prompts)]
 
 
@@ -118,7 +120,7 @@ def test_sampling_follows_the_softmax_at_the_stated_temperature(
 def test_the_models_generation_config_changes_nothing_but_where_to_stop(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    prompts = render_prompts(PUZZLES, tokenizer, 256)
+    prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     plain = {temperature: write(model, tokenizer, prompts, temperature) for temperature in (0.0, 1.0)}
     strange = GenerationConfig(
         do_sample=True, temperature=0.1, top_k=20, top_p=0.1, min_p=0.3, repetition_penalty=1.5, no_repeat_ngram_size=1,
@@ -150,14 +152,14 @@ def test_the_padding_token_does_not_end_a_completion(
         model.model.norm.weight.zero_()
         model.lm_head = torch.nn.Linear(128, len(tokenizer))
         model.lm_head.bias.zero_()[tokenizer.pad_token_id] = 50.0
-    prompt = render_prompts(PUZZLES, tokenizer, 256)[0]
+    prompt = render_prompts(PUZZLES, TASK, tokenizer, 256)[0]
     assert write(model, tokenizer, [prompt], temperature=0) == [[Completion("", 16, truncated=True)]]
 
 
 def test_leaves_model_tokenizer_and_random_state_as_they_were(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    prompts = render_prompts(PUZZLES, tokenizer, 256)
+    prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     config, side, state = model.generation_config, tokenizer.padding_side, torch.get_rng_state()
     modes = []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
@@ -180,7 +182,7 @@ def test_leaves_model_tokenizer_and_random_state_as_they_were(
 def test_an_adapter_is_used_and_its_base_left_alone(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    prompts, config = render_prompts(PUZZLES, tokenizer, 256), model.generation_config
+    prompts, config = render_prompts(PUZZLES, TASK, tokenizer, 256), model.generation_config
     before = write(model, tokenizer, prompts, temperature=0)
     adapted = get_peft_model(
         model, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, target_modules=["q_proj", "v_proj"])
@@ -204,19 +206,19 @@ def texts(*rows: Sequence[str]) -> list[list[Completion]]:
 
 def test_scores_are_the_rewards() -> None:
     sampled = texts([RIGHT, WRONG, CUT, FOREIGN], [FOREIGN, RIGHT, CUT, ""])
-    for row, completions, puzzle in zip(score(KNOWN, sampled), sampled, KNOWN, strict=True):
+    for row, completions, puzzle in zip(score(KNOWN, TASK, sampled), sampled, KNOWN, strict=True):
         written = [completion.text for completion in completions]
         targets, nums = [puzzle["target"]] * 4, [puzzle["nums"]] * 4
-        assert [one.equation_reward for one in row] == equation_reward_func(written, targets, nums)
-        assert [one.format_reward for one in row] == format_reward_func(written, targets)
+        assert [one.verdict.reward for one in row] == equation_reward_func(written, targets, nums)
+        assert [float(one.in_format) for one in row] == format_reward_func(written, targets)
     with pytest.raises(ValueError):
-        score(KNOWN, sampled[:1])
+        score(KNOWN, TASK, sampled[:1])
 
 
 def test_summary_of_known_texts() -> None:
     settings = EvaluationSettings()
     sampled, greedy = texts([RIGHT, WRONG, CUT, FOREIGN], [FOREIGN, FOREIGN, CUT, FOREIGN]), texts([RIGHT], [FOREIGN])
-    summary = summarise(KNOWN, sampled, greedy, settings)
+    summary = summarise(KNOWN, TASK, sampled, greedy, settings)
     values = {name: estimate["value"] for name, estimate in summary["metrics"].items()}
     assert values == {
         "pass@1": 1 / 8,
@@ -239,41 +241,46 @@ def test_summary_of_known_texts() -> None:
         "division_by_zero": 0,
     }  # fmt: skip
     assert summary["per_puzzle"]["pass@1"] == [1 / 4, 0]
-    assert {name: part["puzzles"] for name, part in summary["by_numbers"].items()} == {"3": 1, "4": 1}
-    assert summary["by_numbers"]["3"]["metrics"]["pass@1"]["value"] == 1 / 4
+    assert {name: part["puzzles"] for name, part in summary["groups"]["how many numbers"].items()} == {
+        "3 numbers": 1,
+        "4 numbers": 1,
+    }
+    assert summary["groups"]["how many numbers"]["3 numbers"]["metrics"]["pass@1"]["value"] == 1 / 4
     assert summary["samples"][0] == {
-        "nums": [1, 2, 3], "target": 6, "difficulty": "easy", "completion": RIGHT, "equation_reward": 1.0,
-        "format_reward": 1.0, "reason": "correct", "attempts": 1, "tokens": len(RIGHT),
+        "row": {"nums": [1, 2, 3], "target": 6}, "key": "1,2,3:6", "shown": "1, 2, 3 → 6",
+        "groups": {"difficulty": "easy", "how many numbers": "3 numbers"}, "completion": RIGHT, "reason": "correct",
+        "solved": True, "in_format": True, "attempts": 1, "tokens": len(RIGHT),
     }  # fmt: skip
 
 
 def test_difficulty_is_taken_from_the_row_or_worked_out() -> None:
     nums = [[1, 2, 3], [2, 3, 4], [1, 5, 5, 5], [1, 1], [1] * 7, [1, 2, 3]]
     columns = {"nums": nums, "target": [6, 24, 24, 5, 7, 6], "difficulty": [None] * 5 + ["hard"]}
-    summary = summarise(Dataset.from_dict(columns), texts(*[[""] * 4] * 6), texts(*[[""]] * 6), EvaluationSettings())
-    assert {name: part["puzzles"] for name, part in summary["by_difficulty"].items()} == {
+    sampled, greedy = texts(*[[""] * 4] * 6), texts(*[[""]] * 6)
+    summary = summarise(Dataset.from_dict(columns), TASK, sampled, greedy, EvaluationSettings())
+    assert {name: part["puzzles"] for name, part in summary["groups"]["difficulty"].items()} == {
         "easy": 1, "medium": 1, "hard": 2, "unsolvable": 1, "unknown": 1,
     }  # fmt: skip
-    assert list(summary["by_numbers"]) == ["2", "3", "4", "7"]
+    assert list(summary["groups"]["how many numbers"]) == [f"{n} numbers" for n in (2, 3, 4, 7)]
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
 def test_same_seed_same_result(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    first, again = (evaluate(model, tokenizer, PUZZLES, SHORT) | {"seconds": 0} for _ in range(2))
+    first, again = (evaluate(model, tokenizer, PUZZLES, TASK, SHORT) | {"seconds": 0} for _ in range(2))
     assert first == again == json.loads(json.dumps(first, allow_nan=False))
-    other = evaluate(model, tokenizer, PUZZLES, replace(SHORT, seed=1))
+    other = evaluate(model, tokenizer, PUZZLES, TASK, replace(SHORT, seed=1))
     assert other["samples"] != first["samples"]
     assert first["puzzles"] == len(PUZZLES) == len(first["samples"])
 
 
 def test_temperature_0_is_greedy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = render_prompts(PUZZLES, tokenizer, 256)
+    prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     greedy = write(model, tokenizer, prompts, temperature=0)
     assert write(model, tokenizer, prompts, temperature=0, samples=3) == [row * 3 for row in greedy]
     settings = EvaluationSettings(samples=2, ks=(1, 2), temperature=0, max_completion_length=16)
-    metrics = evaluate(model, tokenizer, PUZZLES, settings)["metrics"]
+    metrics = evaluate(model, tokenizer, PUZZLES, TASK, settings)["metrics"]
     assert metrics["pass@1"] == metrics["pass@2"] == metrics["greedy"]
 
 
@@ -287,15 +294,15 @@ def test_samples_at_the_temperature_and_once_greedily(
         return generate_completions(*args, **options)
 
     monkeypatch.setattr("mini_r1.evaluation.generate_completions", spy)
-    evaluate(model, tokenizer, PUZZLES, replace(SHORT, temperature=0.7))
+    evaluate(model, tokenizer, PUZZLES, TASK, replace(SHORT, temperature=0.7))
     assert [(call["samples"], call["temperature"]) for call in calls] == [(4, 0.7), (1, 0)]
 
 
 def test_long_prompts_are_refused_not_left_out(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    lengths = [len(tokenizer(text=prompt)["input_ids"]) for prompt in render_prompts(PUZZLES, tokenizer, 256)]
+    lengths = [len(tokenizer(text=prompt)["input_ids"]) for prompt in render_prompts(PUZZLES, TASK, tokenizer, 256)]
     settings = EvaluationSettings(max_prompt_length=min(lengths))
     with pytest.raises(ValueError, match=f"{sum(n > min(lengths) for n in lengths)} of 8 prompts are longer"):
-        evaluate(model, tokenizer, PUZZLES, settings)
+        evaluate(model, tokenizer, PUZZLES, TASK, settings)
 
 
 @pytest.mark.parametrize(
@@ -317,14 +324,14 @@ def test_table_compares_two_policies() -> None:
             "settings": {"samples": 2, "temperature": 1.0, "seed": 0},
         }
         settings = EvaluationSettings(samples=2, ks=(1, 2))
-        return front | summarise(KNOWN, texts(*rows), texts([FOREIGN], [FOREIGN]), settings)
+        return front | summarise(KNOWN, TASK, texts(*rows), texts([FOREIGN], [FOREIGN]), settings)
 
     before, after = result("before", [FOREIGN] * 2, [CUT] * 2), result("after", [RIGHT, WRONG], [CUT] * 2)
     table = format_table([before, after])
     lines = {cells[0]: cells[1:] for line in table.splitlines() if (cells := re.split(r" {2,}", line))}
     assert lines["pass@1"] == ["0.000 [0.000, 0.000]", "0.250 [0.000, 0.500]"]
     assert lines["pass@1, 3 numbers (1)"][-1] == "0.500 [0.500, 0.500]"
-    assert "before minus" not in table and "after minus before, puzzle by puzzle: +0.250 [+0.000, +0.500]" in table
+    assert "before minus" not in table and "after minus before, problem by problem: +0.250 [+0.000, +0.500]" in table
     assert "minus" not in format_table([before])
     other = after | {"per_puzzle": {"nums": [[1, 2, 3]], "target": [6], "pass@1": [1.0]}}
     for results in ([], [before, other]):

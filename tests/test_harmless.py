@@ -91,8 +91,8 @@ def test_pushes_are_among_what_only_shows() -> None:
 
 def test_a_record_that_a_killed_process_left_unfinished_is_no_reason_not_to_resume(tmp_path: Path) -> None:
     recorder = samples.SampleRecorder(tmp_path, per_step=1)
-    good = '{"step": 0, "split": "train", "nums": [1, 2], "target": 3, "completion": "", "answer": null, "reason": "x"'
-    good += ', "equation_reward": 0.0, "format_reward": 0.0, "attempts": 0}'
+    good = '{"step": 0, "split": "train", "row": {}, "shown": "", "completion": "", "answer": null, "reason": "x"'
+    good += ', "rewards": {}, "attempts": 0}'
     (tmp_path / samples.RECORDS).write_text(f'{good}\n{{"step": 1, "spl', encoding="utf-8")
     recorder.rewind(1)
     assert (tmp_path / samples.RECORDS).read_text(encoding="utf-8").count("\n") == 1

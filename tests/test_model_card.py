@@ -21,7 +21,7 @@ RUN = {
     "data": {"dataset": "Jiayi-Pan/Countdown-Tasks-3to4", "split": "train", "max_samples": 50000, "test_size": 0.1},
     "recipe": {"learning_rate": 5e-7, "model_name_or_path": "Qwen/Qwen2.5-3B-Instruct", "num_generations": 8},
 }
-LOG = [{"step": step, "eval_rewards/equation_reward_func/mean": share} for step, share in ((0, 0.1), (450, 0.5))]
+LOG = [{"step": step, "eval_solved": share} for step, share in ((0, 0.1), (450, 0.5))]
 
 
 def evaluation(value: float) -> str:

@@ -259,7 +259,7 @@ def test_too_few_puzzles_for_a_step_end_in_words_and_save_no_model(rows: int, tm
     puzzles = puzzles if rows < 400 else [puzzles[0]] * rows
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in puzzles))
     expected = (
-        "at least 2 distinct puzzles" if rows == 400 else f"^{rows - 1} puzzles of .* one generation batch takes 4"
+        "at least 2 distinct problems" if rows == 400 else f"^{rows - 1} problems of .* one generation batch takes 4"
     )
     with pytest.raises((DataError, ValueError), match=expected):
         train(tmp_path / "run", *FAST, "--dataset_id_or_path", str(tmp_path / "few.jsonl"))

@@ -12,18 +12,15 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
-from mini_r1.prompts import (
-    ASSISTANT_PREFILL,
-    SYSTEM_PROMPT,
-    USER_PROMPT,
-    build_prompts,
-    render_prompt,
-    user_text,
-)
+from countdown_prompts import render_prompt
+from mini_r1.prompts import build_prompts
+from mini_r1.tasks.countdown import USER_PROMPT, Countdown
+from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
 from mini_r1.tiny_tokenizer import build_tokenizer
 
 BOS, END = "<|begin_of_text|>", "<|eot_id|>"
 NUMS, TARGET = [19, 36, 55, 7], 65
+TASK = Countdown()
 
 
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
@@ -40,7 +37,7 @@ def tokens_in_trl(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
 
 
 def test_constants_are_the_recipe() -> None:
-    assert user_text(NUMS, TARGET).startswith(
+    assert TASK.question({"nums": NUMS, "target": TARGET}).startswith(
         "Using the numbers [19, 36, 55, 7], create an equation that equals 65. You can use basic arithmetic operations "
         "(+, -, *, /) and each number can only be used once."
     )
@@ -69,7 +66,10 @@ def test_bos_adding_tokenizer_gets_exactly_one() -> None:
     prompt = render_prompt(tokenizer, NUMS, TARGET)
     token_ids = tokens_in_trl(tokenizer, prompt)
     assert token_ids[0] == tokenizer.bos_token_id and token_ids.count(tokenizer.bos_token_id) == 1
-    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": user_text(NUMS, TARGET)}]
+    messages = [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": TASK.question({"nums": NUMS, "target": TARGET})},
+    ]
     header = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     rendered = f"{header}{ASSISTANT_PREFILL}"
     assert tokens_in_trl(tokenizer, rendered).count(tokenizer.bos_token_id) == 2  # the trap is real
@@ -131,7 +131,7 @@ def puzzle_rows() -> Dataset:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_build_prompts_adds_the_column(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
-    dataset, dropped = build_prompts(puzzle_rows(), tokenizer, max_prompt_length=2000, batch_size=2)
+    dataset, dropped = build_prompts(puzzle_rows(), TASK, tokenizer, max_prompt_length=2000, batch_size=2)
     assert dropped == 0 and dataset.column_names == ["nums", "target", "prompt"]
     for row in dataset:
         assert row["prompt"] == render_prompt(tokenizer, row["nums"], row["target"])
@@ -143,7 +143,7 @@ def test_build_prompts_drops_exactly_the_ones_over_the_limit(name: str, caplog: 
     lengths = [len(tokens_in_trl(tokenizer, render_prompt(tokenizer, r["nums"], r["target"]))) for r in puzzle_rows()]
     assert sorted(lengths) == [lengths[2], lengths[0], lengths[1]] and len(set(lengths)) == 3
     with caplog.at_level(logging.WARNING):
-        dataset, dropped = build_prompts(puzzle_rows(), tokenizer, max_prompt_length=lengths[0])
+        dataset, dropped = build_prompts(puzzle_rows(), TASK, tokenizer, max_prompt_length=lengths[0])
     assert (dropped, dataset["nums"][:]) == (1, [[1, 2, 3], [7]])
     assert f"2 kept, 1 dropped (over {lengths[0]} tokens)" in caplog.text
 
@@ -152,14 +152,14 @@ def test_build_prompts_with_nothing_left_names_the_setting() -> None:
     tokenizer = qwen_tokenizer()
     longest = len(tokens_in_trl(tokenizer, render_prompt(tokenizer, NUMS, TARGET)))
     with pytest.raises(ValueError, match=f"all 3 prompts .*max_prompt_length=100 .*the longest {longest}"):
-        build_prompts(puzzle_rows(), tokenizer, max_prompt_length=100)
+        build_prompts(puzzle_rows(), TASK, tokenizer, max_prompt_length=100)
 
 
 def test_build_prompts_checks_the_tokens() -> None:
     with pytest.raises(ValueError, match="do not end in the prefill"):
-        build_prompts(puzzle_rows(), llama_tokenizer(around=f"{BOS} $A {END}"), max_prompt_length=2000)
+        build_prompts(puzzle_rows(), TASK, llama_tokenizer(around=f"{BOS} $A {END}"), max_prompt_length=2000)
 
 
 def test_build_prompts_of_no_puzzles() -> None:
-    with pytest.raises(ValueError, match="no puzzles"):
-        build_prompts(puzzle_rows().select([]), qwen_tokenizer(), max_prompt_length=100)
+    with pytest.raises(ValueError, match="no problems"):
+        build_prompts(puzzle_rows().select([]), TASK, qwen_tokenizer(), max_prompt_length=100)

@@ -12,10 +12,12 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from conftest import TINY_BASE
-from mini_r1.countdown import load_countdown, split_train_test
+from mini_r1.countdown import load_countdown
+from mini_r1.holdout import keys_of, split_train_test
 from mini_r1.policies import load_tokenizer
 from mini_r1.problems import UserError
 from mini_r1.prompts import build_prompts
+from mini_r1.tasks.countdown import Countdown
 
 PUZZLE = {"nums": [1, 2, 3], "target": 6}
 ROW = json.dumps(PUZZLE)
@@ -169,7 +171,7 @@ def test_the_folder_of_a_user_stays_as_it_is(tmp_path: Path) -> None:
     DatasetDict({"train": puzzles}).save_to_disk(tmp_path / "saved")
     before = snapshot(tmp_path / "saved")
     loaded = load_countdown(str(tmp_path / "saved"), max_samples=40)
-    sides = split_train_test(loaded)
-    build_prompts(sides["train"].shuffle(seed=1), load_tokenizer(str(TINY_BASE)), 64)
-    assert len(sides["train"]) == 36
+    train, _ = split_train_test(loaded, keys_of(Countdown(), loaded))
+    build_prompts(train.shuffle(seed=1), Countdown(), load_tokenizer(str(TINY_BASE)), 64)
+    assert len(train) == 36
     assert snapshot(tmp_path / "saved") == before

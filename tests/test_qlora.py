@@ -15,6 +15,7 @@ from mini_r1.countdown import generate_puzzles
 from mini_r1.prompts import build_prompts
 from mini_r1.qlora import QLoraError, mean_kl, merge_adapter, prepare_for_training, qlora_facts
 from mini_r1.recipe import parse_recipe
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_base import CorpusConfig
 
 LINEAR_LAYERS = 4 * 7  # four layers of q, k, v, o, gate, up, down
@@ -105,7 +106,7 @@ def test_a_merged_model_is_the_same_policy(quantization: BitsAndBytesConfig, tmp
             nn.init.normal_(parameter, std=2e-1)
     model.save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
-    puzzles, _ = build_prompts(generate_puzzles(8, seed=3, world=CorpusConfig().world), tokenizer, 64)
+    puzzles, _ = build_prompts(generate_puzzles(8, seed=3, world=CorpusConfig().world), Countdown(), tokenizer, 64)
     texts = [f"{prompt}\n3 + 4 = 7, 7 * 9 = 63 no\n" for prompt in puzzles["prompt"]]
     merged = merge_adapter(str(TINY_BASE), tmp_path, quantization, dtype=torch.float32)
     assert {type(module) for module in merged.modules() if isinstance(module, nn.Linear)} == {nn.Linear}

@@ -46,10 +46,10 @@ ALLOWED = {
     "evaluate": (
         r"NOT VERIFIED AS HELD OUT: .*",
         rf"(sampling|greedy):{BAR}",
-        r"4 puzzles of generated:tiny, 2 samples each at temperature 1; .*",
+        r"4 problems of generated:tiny, 2 samples each at temperature 1; .*",
         r" +/\S+ +/\S+",
         r"[\w@, ]+( \(\d+\))?( +(-|-?[\d.]+ \[[-\d., ]+\])){2}",
-        r"pass@1 of .* minus .*, puzzle by puzzle: .*",
+        r"pass@1 of .* minus .*, problem by problem: .*",
         r"the results are now in .*/README.md",
     ),
     "ask": (

@@ -25,7 +25,7 @@ import yaml
 from PIL import Image
 
 from conftest import as_program
-from mini_r1.metrics import metric_of
+from mini_r1.metrics import ATTEMPTS, FORMAT, LENGTH, SOLVED, metric_of
 from mini_r1.model_state import read_state
 from mini_r1.plots import LIGHT, PANELS, draw, smooth
 from mini_r1.report import headline, read_content, render_page, unlike, write_report
@@ -46,7 +46,6 @@ main = as_program(runpy.run_path(str(SCRIPT))["main"])
 PNGS = ["aha.png", "solve_rate.png", "format.png", "length.png", "attempts.png"]
 FILES = ("trainer_state.json", "run.json", "evaluation.json")
 ATTACK = "<script>alert(1)</script>"
-SOLVED, LENGTH = "rewards/equation_reward_func/mean", "completions/mean_length"
 
 Log = list[dict[str, Any]]
 Written = dict[str, Any]  # file name -> what its real writer wrote
@@ -60,15 +59,20 @@ def make_log(steps: int = 200) -> Log:
         rise = 1 / (1 + math.exp(-(step - steps / 2) / (steps / 10)))
         entry = {
             SOLVED: 0.12 + 0.55 * rise + rng.gauss(0, 0.04),
-            "rewards/format_reward_func/mean": min(1, 0.9 + 0.1 * rise + rng.gauss(0, 0.01)),
+            FORMAT: min(1, 0.9 + 0.1 * rise + rng.gauss(0, 0.01)),
             LENGTH: 48 + 90 * rise + rng.gauss(0, 6),
-            "thinking/attempts": 2.1 + 3.4 * rise + rng.gauss(0, 0.2),
+            ATTEMPTS: 2.1 + 3.4 * rise + rng.gauss(0, 0.2),
         }
         if step:
             log.append({"step": step, "epoch": step / steps, "loss": 0.01, "step_time": 1.5} | entry)
         if step % 40 == 0:
             log.append({"step": step, "eval_runtime": 9.0} | {f"eval_{key}": value for key, value in entry.items()})
     return [*log, {"step": steps, "train_runtime": 312.0, "train_loss": 0.01}]
+
+
+def groups_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every group of every breakdown of a result."""
+    return [group for members in result["groups"].values() for group in members.values()]
 
 
 def shaped(result: dict[str, Any], completion: str, **values: float) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def shaped(result: dict[str, Any], completion: str, **values: float) -> dict[str
     """
     changed = copy.deepcopy(result)
     values["pass@1"] = values.pop("solved")
-    for part in (changed, *changed["by_difficulty"].values(), *changed["by_numbers"].values()):
+    for part in (changed, *groups_of(changed)):
         for name, value in values.items():
             assert name in part["metrics"]
             half = 0.02 if metric_of(name).unit == "%" else 0.1
@@ -280,13 +284,13 @@ def test_a_real_run_is_told_in_words(finished_run: Path, tmp_path: Path, written
     assert yaml.safe_load(page.pres[-2]) == {k: v for k, v in written["run.json"]["recipe"].items() if v is not None}
     for told in (
         "base model " + written["run.json"]["model"],
-        'puzzles generated:tiny, split "train", at most 200 puzzles, 10 % of them held out (split seed 42)',
+        'problems generated:tiny, split "train", at most 200 problems, 10 % of them held out (split seed 42)',
         "steps 4 ",
         "seed 42 ",
         "trained all parameters",
         f"torch {written['run.json']['versions']['torch']}",
         "evaluated on 16 ",
-        "puzzles of generated:tiny",
+        "problems of generated:tiny",
         "samples 4; temperature 1; max completion length 64",
     ):
         assert told in prose + recipe, told
@@ -302,7 +306,7 @@ def test_the_synthetic_log_has_the_keys_of_a_real_one(written: Written) -> None:
 
 def test_headline_tells_before_and_after(page: Page) -> None:
     assert (
-        "More held-out puzzles are solved by a sampled completion (pass@1): 13.7 % (11.7–15.7) before, "
+        "More held-out problems are solved by a sampled completion (pass@1): 13.7 % (11.7–15.7) before, "
         "64.2 % (62.2–66.2) after." in page.text
     )
     assert "Thinking got longer: 51.3 tokens (51.2–51.4) before, 139.8 tokens (139.7–139.9) after." in page.text
@@ -310,9 +314,7 @@ def test_headline_tells_before_and_after(page: Page) -> None:
 
 
 def test_the_game_is_the_first_that_it_says(page: Page) -> None:
-    before, _, after = page.text.partition(
-        "The game, Countdown: make an equation that uses each of the given numbers once"
-    )
+    before, _, after = page.text.partition("The task is the Countdown numbers game: use each given number exactly once")
     assert before.split() == ["Mini-R1", "report:", "aha"] * 2 and "13.7 %" in after  # the two titles
 
 
@@ -335,7 +337,7 @@ def said(tmp_path: Path, make: Make) -> Callable[..., str]:
 
 def test_headline_holds_whichever_way_it_went(said: Callable[..., str], base: Any, trained: Any) -> None:
     worse = said(trained, base)
-    assert "Fewer held-out puzzles are solved by a sampled completion (pass@1): 64.2 %" in worse
+    assert "Fewer held-out problems are solved by a sampled completion (pass@1): 64.2 %" in worse
     assert "Thinking got shorter: 139.8" in worse and "less often: 5.43" in worse
     assert "Worse after training: solved by the greedy completion 50.0 %" in worse and "format" not in worse
     near = shaped(base, "", solved=0.14, length=51.35, attempts=2.25)
@@ -401,7 +403,7 @@ def test_table_rows_equal_the_inputs(row: str, page: Page) -> None:
 
 
 def test_breakdowns_and_verdicts_are_those_of_the_evaluation(page: Page, base: Any, trained: Any) -> None:
-    groups = base["by_difficulty"]
+    groups = base["groups"]["difficulty"]
     for name, group in groups.items():
         assert f"{name} {group['puzzles']} 13.7 % 11.7–15.7 64.2 % 62.2–66.2 +50.5 points better" in page.text
     for name in ("correct uses every number once and reaches the target", "no answer no finished answer block"):
@@ -416,8 +418,8 @@ def test_breakdowns_and_verdicts_are_those_of_the_evaluation(page: Page, base: A
 
 
 def test_a_breakdown_with_one_row_is_left_out(page: Page, base: Any) -> None:
-    assert len(base["by_difficulty"]) > 1 == len(base["by_numbers"])  # the tiny puzzles have 3 numbers each
-    assert "pass@1: by difficulty" in page.text and "by how many numbers" not in page.text
+    assert len(base["groups"]["difficulty"]) > 1 == len(base["groups"]["how many numbers"])  # 3 in each tiny puzzle
+    assert "pass@1 by difficulty" in page.text and "by how many numbers" not in page.text
 
 
 def test_metric_without_a_value_is_left_out(tmp_path: Path, make: Make, base: Any) -> None:
@@ -436,7 +438,7 @@ def test_plots_are_embedded_light_and_dark_with_one_legend(page: Page) -> None:
             assert image.size == (900, 600) and image.getpixel((0, 0)) == colour
     assert page.text.count("training batch, smoothed") == 1
     first, last = (points(make_log(), f"eval_{SOLVED}")[step] for step in (0, 200))
-    assert f"held-out puzzles from {first:.1%} at step 0 to {last:.1%} at step 200" in str(page.tags("img")[0]["alt"])
+    assert f"held-out problems from {first:.1%} at step 0 to {last:.1%} at step 200" in str(page.tags("img")[0]["alt"])
 
 
 def test_only_pictures_of_their_own_have_a_legend() -> None:
@@ -479,8 +481,7 @@ def test_lines_that_go_wrong_are_tagged(tmp_path: Path, make: Make, base: Any) -
     }
     marked["samples"] = marked["samples"][:1]
     marked["samples"][0] |= {
-        "nums": [9, 4, 3],
-        "target": 39,
+        "row": {"nums": [9, 4, 3], "target": 39},
         "completion": "\n".join(["", *lines, "</think>", "<answer>"]),
     }
     page = report(make(tmp_path, [], [marked]))
@@ -491,20 +492,20 @@ def test_lines_that_go_wrong_are_tagged(tmp_path: Path, make: Make, base: Any) -
 
 def test_a_sample_says_in_words_how_it_was_judged(page: Page, base: Any) -> None:
     first = base["samples"][0]
-    answer, form = ("right" if first["equation_reward"] else "wrong"), ("kept" if first["format_reward"] else "broken")
+    answer, form = ("right" if first["solved"] else "wrong"), ("kept" if first["in_format"] else "broken")
     attempts = f"{first['attempts']} attempt{'' if first['attempts'] == 1 else 's'}"
     assert f"{first['tokens']} tokens, {attempts}, answer {answer}, format {form}" in page.text
     assert not re.search(r"equation \d\.\d", page.text)
 
 
 def test_every_other_text_is_escaped_too(tmp_path: Path, make: Make, base: Any) -> None:
-    attacks = [f"<script>alert({n})</script>" for n in range(11)]
+    attacks = [f"<script>alert({n})</script>" for n in range(12)]
     result: dict[str, Any] = copy.deepcopy(base)
     result |= {"model": attacks[0], "dataset": attacks[1]}
-    result["samples"][0] |= {"reason": attacks[2], "difficulty": attacks[3]}
+    result["samples"][0] |= {"reason": attacks[2], "groups": {"difficulty": attacks[3]}, "shown": attacks[11]}
     result["settings"][attacks[4]] = attacks[5]
     result["metrics"][attacks[6]] = result["metrics"]["pass@1"]
-    result["by_difficulty"][attacks[7]] = result["by_difficulty"]["easy"]
+    result["groups"]["difficulty"][attacks[7]] = result["groups"]["difficulty"]["easy"]
     run = {"command": attacks[8], "data": {"dataset": attacks[9]}, "recipe": {"key": attacks[10]}}
     page = report(make(tmp_path / ATTACK.replace("/", ""), results=[result], run=run))
     assert not page.tags("script") and [attack for attack in attacks if attack not in page.text] == []
@@ -520,11 +521,11 @@ def test_samples_stand_beside_the_same_puzzle(tmp_path: Path, make: Make, base: 
     left, right = copy.deepcopy(base), copy.deepcopy(trained)
     for result in (left, right):
         result["samples"] = result["samples"][:2]
-        result["samples"][0] |= {"nums": [9, 4, 3], "target": 39, "difficulty": "easy"}
-        result["samples"][1] |= {"nums": [2, 8, 5], "target": 16}
+        result["samples"][0] |= {"key": "3,4,9:39", "shown": "9, 4, 3 → 39", "groups": {"difficulty": "easy"}}
+        result["samples"][1] |= {"key": "2,5,8:16", "shown": "2, 8, 5 → 16"}
     right["samples"].reverse()
-    right["samples"][1] |= {"nums": [3, 9, 4], "completion": "of the first puzzle"}  # the same numbers, reordered
-    left["samples"][1]["target"] = 17  # another puzzle
+    right["samples"][1] |= {"shown": "3, 9, 4 → 39", "completion": "of the first puzzle"}  # its numbers reordered
+    left["samples"][1] |= {"key": "2,5,8:17", "shown": "2, 8, 5 → 17"}  # another puzzle
     page = report(make(tmp_path, [], [left, right]))
     assert page.pres[1:] == [f"<think>{base['samples'][0]['completion']}", "<think>of the first puzzle"]
     assert "9, 4, 3 → 39 easy" in page.text and "→ 16" not in page.text and "→ 17" not in page.text
@@ -532,7 +533,7 @@ def test_samples_stand_beside_the_same_puzzle(tmp_path: Path, make: Make, base: 
 
 def test_no_puzzles_in_common(tmp_path: Path, make: Make, base: Any) -> None:
     page = report(make(tmp_path, [], [base, base | {"samples": []}]))
-    assert "no completions of the same puzzles" in page.text
+    assert "no completions of the same problems" in page.text
 
 
 def test_warns_of_evaluations_that_were_not_alike(
@@ -543,9 +544,9 @@ def test_warns_of_evaluations_that_were_not_alike(
     warned = report(make(tmp_path, [], [base, other]))
     assert "not measured alike" in warned.text
     assert "temperature: 1 for the base, 0.5 for the trained" in warned.text
-    asked = [result | {"per_puzzle": {"nums": [[1, 2]], "target": [n]}} for n, result in enumerate((base, trained))]
+    asked = [result | {"per_puzzle": {"key": [f"1,2:{n}"]}} for n, result in enumerate((base, trained))]
     results = read_results(make(tmp_path, [], asked) / "evaluation.json")
-    assert unlike(results) == ["the puzzles are others, or in another order"]
+    assert unlike(results) == ["the problems are others, or in another order"]
 
 
 # --- which state of the model ----------------------------------------------------------------------------------------
@@ -555,7 +556,7 @@ def test_without_an_evaluation(tmp_path: Path, make: Make, written: Written) -> 
     folder = make(tmp_path / "aha", run=written["run.json"])
     page = report(folder)
     before, after = (100 * points(make_log(), f"eval_{SOLVED}")[step] for step in (0, 200))
-    assert f"{before:.1f} % of the held-out puzzles were solved at step 0 and {after:.1f} % at step 200" in page.text
+    assert f"{before:.1f} % of the held-out problems were solved at step 0 and {after:.1f} % at step 200" in page.text
     assert "There is no evaluation.json in the run's folder yet. Make one" in page.text
     assert len(page.tags("img")) == 4 and not page.tags("table") and "steps 200" in page.text
 
@@ -571,7 +572,9 @@ def test_the_command_that_it_names_makes_the_evaluation(finished_run: Path, tmp_
     evaluate = runpy.run_path(str(ROOT / arguments[1]))["main"]
     assert evaluate([*arguments[2:], "--puzzles", "4", "--samples", "1"]) == 0
     page = report(folder)
-    assert re.search("evaluated on 4 (held-out )?puzzles", page.text) and "There is no evaluation.json" not in page.text
+    assert (
+        re.search("evaluated on 4 (held-out )?problems", page.text) and "There is no evaluation.json" not in page.text
+    )
 
 
 def test_without_run_json_the_command_measures_the_model_alone(tmp_path: Path, make: Make) -> None:
@@ -612,10 +615,10 @@ def without(result: dict[str, Any], key: str) -> dict[str, Any]:
 def test_puzzles_are_called_held_out_only_where_that_is_known(
     held_out: Any, told: str, tmp_path: Path, make: Make, base: Any, trained: Any, page: Page
 ) -> None:
-    assert "Not verified as held out" not in page.text and "More held-out puzzles are solved" in page.text
+    assert "Not verified as held out" not in page.text and "More held-out problems are solved" in page.text
     doubtful = report(make(tmp_path, [], [base, trained | {"held_out": held_out}]))
     assert f"Not verified as held out. trained: {told}" in doubtful.text
-    assert "More puzzles are solved" in doubtful.text and "held-out puzzles are" not in doubtful.text
+    assert "More problems are solved" in doubtful.text and "held-out problems are" not in doubtful.text
 
 
 def test_a_run_under_way_is_reported(finished_run: Path, tmp_path: Path) -> None:
@@ -651,7 +654,7 @@ def test_nothing_logged_and_nothing_evaluated(tmp_path: Path, make: Make) -> Non
 
 def test_one_model(tmp_path: Path, make: Make, trained: Any) -> None:
     page = report(make(tmp_path, results=[trained]))
-    told = f"{trained['model']} on 16 held-out puzzles: solved by a sampled completion (pass@1) 64.2 % (62.2–66.2), "
+    told = f"{trained['model']} on 16 held-out problems: solved by a sampled completion (pass@1) 64.2 % (62.2–66.2), "
     assert told in page.text
     assert not re.search(r"\bbase\b|before|within the intervals|points", page.text)
 
@@ -755,8 +758,8 @@ def test_whatever_is_missing_or_odd_ends_in_a_page_or_in_one_line(
     """Each value of each file, at any depth, is left out and replaced by values of other kinds."""
     few = [copy.deepcopy(result) for result in (base, trained)]
     for result in few:  # one of each kind is enough
-        result |= {key: dict([*result[key].items()][:1]) for key in ("by_difficulty", "by_numbers")}
-        for part in (result, *result["by_difficulty"].values(), *result["by_numbers"].values()):
+        result["groups"] = {kind: dict([*members.items()][:1]) for kind, members in result["groups"].items()}
+        for part in (result, *groups_of(result)):
             part["metrics"] = {name: part["metrics"][name] for name in ("pass@1", "format")}
         result["samples"] = result["samples"][:1]
     run = written["run.json"]

@@ -37,7 +37,7 @@ def answer(text: str) -> str:
     return f"let me see</think>\n<answer>{text}</answer>"
 
 
-def reason(text: str, target: int = TARGET, nums: list[int] = NUMS) -> Reason:
+def reason(text: str, target: int = TARGET, nums: list[int] = NUMS) -> str:
     """The reason for the answer `text`; checks on the way that reward and reason agree."""
     verdict = judge_equation(answer(text), target, nums)
     assert verdict.reward == float(verdict.reason is Reason.CORRECT)

@@ -10,10 +10,13 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from chat_tokenizers import CHATML, MISTRAL, MISTRAL_V3, PUBLISHED, ZEPHYR, chat_tokenizer
 from mini_r1.problems import Problem
 from mini_r1.prompts import PromptWriter
-from mini_r1.rewards import judge_equation, judge_format
-from mini_r1.round_trip import COMPLETION, NUMS, TARGET, check_round_trip, stop_tokens
+from mini_r1.rewards import judge_format
+from mini_r1.round_trip import check_round_trip, stop_tokens
+from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_tokenizer import build_tokenizer
 
+TASK = Countdown()
+ROW, COMPLETION = TASK.solved_example()
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
@@ -57,13 +60,13 @@ FAMILIES = {
 def problem(tokenizer: PreTrainedTokenizerFast, also: tuple[str, ...] = (), colocated: Any = None) -> Problem | None:
     """What the round trip finds, with the model's generation_config naming the tokens `also`."""
     generation = GenerationConfig(eos_token_id=[tokenizer.convert_tokens_to_ids(token) for token in also] or None)
-    return check_round_trip(PromptWriter(tokenizer).format, stop_tokens(tokenizer, generation, colocated))
+    return check_round_trip(PromptWriter(tokenizer, TASK).format, stop_tokens(tokenizer, generation, colocated), TASK)
 
 
 def test_the_answer_is_right_and_has_all_that_answers_are_made_of() -> None:
     """Else the check could not fail, or would not see a character that can't be written."""
     assert judge_format(COMPLETION)
-    assert judge_equation(COMPLETION, TARGET, NUMS).reward == 1
+    assert TASK.judge(COMPLETION, ROW).reward == 1
     assert set("0123456789+-*/()=") <= set(COMPLETION)
 
 
@@ -129,9 +132,9 @@ def test_vllm_in_the_trainer_ends_where_the_models_own_tokenizer_does() -> None:
 )
 def test_an_answer_that_comes_back_changed_is_shown(pattern: str, becomes: str) -> None:
     tokenizer = FAMILIES["Mistral"].tokenizer(plain=())
-    form = PromptWriter(tokenizer).format
+    form = PromptWriter(tokenizer, TASK).format
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(pattern, becomes)
-    found = check_round_trip(form, stop_tokens(tokenizer, None, None))
+    found = check_round_trip(form, stop_tokens(tokenizer, None, None), TASK)
     assert found is not None
     assert "comes back" in found.cause
     assert COMPLETION[-20:] in found.cause
@@ -139,8 +142,8 @@ def test_an_answer_that_comes_back_changed_is_shown(pattern: str, becomes: str) 
 
 def test_an_end_token_inside_an_answer_is_named() -> None:
     tokenizer = FAMILIES["Zephyr"].tokenizer()
-    form = PromptWriter(tokenizer).format
+    form = PromptWriter(tokenizer, TASK).format
     tokenizer.eos_token = "</answer>"
-    found = check_round_trip(form, stop_tokens(tokenizer, None, None))
+    found = check_round_trip(form, stop_tokens(tokenizer, None, None), TASK)
     assert found is not None
     assert "stops at '</answer>', which is part of a right answer" in found.cause

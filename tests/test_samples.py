@@ -7,34 +7,72 @@ from typing import Any
 
 import pytest
 
-from mini_r1.rewards import equation_reward_func
+from mini_r1.rewards import judge_equation
 from mini_r1.samples import SampleRecorder
+from mini_r1.tasks.countdown import Countdown
+from mini_r1.tasks.registry import rewards_of
+from mini_r1.tasks.task import Verdict
 
 RIGHT = "\n4 + 3 = 7 yes\n</think>\n<answer> 4 + 3 </answer>"
 WRONG = "\n4 - 3 = 1 no\n4 * 3 = 12 no\n</think>\n<answer> 4 * 3 </answer>"
 
 
-def call(recorder: SampleRecorder, step: int, completions: list[str], **columns: Any) -> list[float]:
-    """Call the observed reward as TRL does."""
+TASK = Countdown()
+
+
+def call(
+    recorder: SampleRecorder, step: int, completions: list[str], rewards: list[str] | None = None, **columns: Any
+) -> list[list[float]]:
+    """Call the observed rewards as TRL does: one after the other, each with all columns."""
     n = len(completions)
-    return recorder.observe(equation_reward_func)(
-        completions=completions,
-        target=[7] * n,
-        nums=[[3, 4]] * n,
-        prompts=[""] * n,
-        trainer_state=SimpleNamespace(global_step=step),
+    given = {
+        "prompts": [""] * n,
+        "completions": completions,
+        "completion_ids": [[0]] * n,
+        "target": [7] * n,
+        "nums": [[3, 4]] * n,
+        "trainer_state": SimpleNamespace(global_step=step),
         **columns,
-    )
+    }
+    return [function(**given) for function in recorder.observe(TASK, rewards_of(TASK, rewards))]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
-def test_reward_and_name_are_unchanged(tmp_path: Path) -> None:
-    observed = SampleRecorder(tmp_path, per_step=2).observe(equation_reward_func)
-    assert observed.__name__ == "equation_reward_func"
-    assert call(SampleRecorder(tmp_path, 2), 0, [RIGHT, WRONG]) == [1.0, 0.0]
+def test_rewards_and_names_are_unchanged(tmp_path: Path) -> None:
+    observed: list[Any] = SampleRecorder(tmp_path, per_step=2).observe(TASK, TASK.rewards)
+    assert [function.__name__ for function in observed] == ["format_reward_func", "equation_reward_func"]
+    assert call(SampleRecorder(tmp_path, 2), 0, [RIGHT, WRONG]) == [[1.0, 1.0], [1.0, 0.0]]
+
+
+def test_a_completion_is_judged_once_however_many_rewards_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+
+    def judge(completion: str, *puzzle: Any) -> Verdict:
+        judged.append(completion)
+        return judge_equation(completion, *puzzle)
+
+    for module in ("mini_r1.rewards", "mini_r1.tasks.countdown"):  # whoever asks
+        monkeypatch.setattr(f"{module}.judge_equation", judge)
+    call(SampleRecorder(tmp_path, 8), 0, [RIGHT, WRONG])
+    assert judged == [RIGHT, WRONG]
+
+
+def brevity(completions: list[str], **kwargs: Any) -> list[float]:
+    """Somebody's own reward."""
+    return [1 / (1 + len(completion)) for completion in completions]
+
+
+def test_metrics_do_not_depend_on_the_rewards(tmp_path: Path) -> None:
+    logged: dict[str, float] = {}
+    call(SampleRecorder(tmp_path, 8), 0, [RIGHT, WRONG], [f"{__name__}.brevity"], log_metric=logged.__setitem__)
+    assert (logged["solved"], logged["format"], logged["verdict/correct"]) == (0.5, 1.0, 0.5)
+    (first, _) = records(tmp_path)
+    assert first["rewards"] == {f"{__name__}.brevity": 1 / (1 + len(RIGHT))}
 
 
 def test_records_say_step_puzzle_verdict_and_reward(tmp_path: Path) -> None:
@@ -43,21 +81,21 @@ def test_records_say_step_puzzle_verdict_and_reward(tmp_path: Path) -> None:
     assert first == {
         "step": 5,
         "split": "test",
-        "nums": [3, 4],
-        "target": 7,
+        "row": {"nums": [3, 4], "target": 7},
+        "shown": "3, 4 → 7",
         "completion": RIGHT,
         "answer": "4 + 3",
         "reason": "correct",
-        "equation_reward": 1.0,
-        "format_reward": 1.0,
+        "rewards": {"format": 1.0, "equation": 1.0},
+        "in_format": True,
         "attempts": 1,
     }
-    assert (second["reason"], second["equation_reward"], second["attempts"]) == ("wrong_value", 0.0, 2)
-    everything = (tmp_path / "completion_samples.txt").read_text()
+    assert (second["reason"], second["rewards"]["equation"], second["attempts"]) == ("wrong_value", 0.0, 2)
+    everything = (tmp_path / "completion_samples.txt").read_text(encoding="utf-8")
     successes = (tmp_path / "success_completion_samples.txt").read_text()
     assert RIGHT in everything and WRONG in everything
     assert RIGHT in successes and WRONG not in successes
-    assert "step 5 (test) | [3, 4] -> 7 | wrong_value | equation 0 | format 1 | attempts 2" in everything
+    assert "step 5 (test) | 3, 4 → 7 | wrong_value | format 1.0 | equation 0.0 | attempts 2" in everything
 
 
 @pytest.mark.parametrize(("batch", "per_step", "kept"), [(2, 8, 2), (128, 8, 8), (100, 8, 8), (8, 8, 8), (9, 8, 8)])

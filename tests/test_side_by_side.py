@@ -4,17 +4,18 @@ from datasets import Dataset
 
 from mini_r1.notebook import side_by_side
 from mini_r1.sampling import Completion
+from mini_r1.tasks.countdown import Countdown
 
 PUZZLES = Dataset.from_dict({"nums": [[1, 2, 3]], "target": [6]})
 
 
 def table(text: str, longest: int = 1200) -> str:
-    return str(side_by_side(PUZZLES, {"step 0": [Completion(text, 9, truncated=False)]}, longest).data)
+    return str(side_by_side(PUZZLES, Countdown(), {"step 0": [Completion(text, 9, truncated=False)]}, longest).data)
 
 
 def test_table_says_puzzle_verdict_and_length() -> None:
     page = table("so</think><answer>1 + 2 + 3</answer>")
-    assert "[1, 2, 3]<br>→ 6" in page
+    assert "1, 2, 3 → 6" in page
     assert "✓ correct, 9 tokens" in page
     assert "✗ wrong_value, 9 tokens" in table("so</think><answer>1 + 2 - 3</answer>")
 

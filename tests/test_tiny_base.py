@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
+from countdown_prompts import render_prompt
 from mini_r1.countdown import generate_puzzles
-from mini_r1.prompts import render_prompt
 from mini_r1.rewards import format_reward_func
 from mini_r1.tiny_base import IGNORED, Corpus, CorpusConfig, build_model, build_optimizers, next_token_loss, schedule
 from mini_r1.tiny_tokenizer import LARGEST_NUMBER, build_tokenizer

@@ -262,7 +262,7 @@ def test_it_really_is_qlora(executed: NotebookNode) -> None:
 def test_losses_are_finite_and_it_learns(executed: NotebookNode) -> None:
     losses, finite = numbers(r"losses: (\d+), finite: (\d+)", executed)
     assert losses == finite > 0
-    gain, low, _ = numbers(rf"puzzle by puzzle: {NUMBER} \[{NUMBER}, {NUMBER}\]", executed)
+    gain, low, _ = numbers(rf"problem by problem: {NUMBER} \[{NUMBER}, {NUMBER}\]", executed)
     assert gain > low > 0
 
 

@@ -1,0 +1,194 @@
+"""The seam between the recipe and what is learned: everything that Mini-R1 asks of a task.
+
+A task is a subclass of `Task` in one file. It is named in the recipe, `task: countdown` for one of ours or
+`task: my_package.my_module:MyTask` for any other that Python can import. Nothing else has to be changed: training,
+preflight, samples, evaluation, report, card and notebook see a task only through this class.
+
+The pattern is that of nanochat's `tasks/` (a task knows its rows and how to judge an answer) and of TRL's reward
+functions (plain functions of completions and of the data set's columns).
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import argparse
+
+    from datasets import Dataset
+
+Row = Mapping[str, Any]  # one problem: what its columns hold
+RewardFunction = Callable[..., list[Any]]  # TRL's signature: completions, the columns as keywords, **kwargs -> rewards
+
+SYSTEM_PROMPT = (
+    "You are a helpful assistant. You first think about the reasoning process in your mind and then provide the user "
+    "with the answer."
+)
+ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
+CORRECT, NO_ANSWER = "correct", "no_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of one completion.
+
+    Attributes:
+        reward: 1.0 if the problem is solved, else 0.0; a task with partial credit may give what lies between.
+        reason: why, as one word of `Task.reasons`.
+        answer: the answer that was judged, if there was one.
+    """
+
+    reward: float
+    reason: str
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the problems of a run come from, and how many: the recipe's keys for data.
+
+    Attributes:
+        name: `dataset_id_or_path`: a Hub id, a path, or whatever else the task understands.
+        split, revision: those of a Hub data set or folder.
+        max_samples: how many problems at most.
+        seed: of the generator, or of the choice among more than `max_samples`.
+    """
+
+    name: str
+    split: str = "train"
+    revision: str | None = None
+    max_samples: int = 50_000
+    seed: int = 42
+
+
+class Task(ABC):
+    """What is learned. A subclass gives the rows, the question, the judge and, if it likes, more to look at.
+
+    Args:
+        config: the recipe's `task_config`.
+
+    Attributes:
+        title, description: its name and one sentence, for card and report.
+        default_source: the `dataset_id_or_path` of a recipe that names none.
+        columns: the columns of a row that make up the problem; they are what records keep.
+        reasons: each reason that a verdict can have, with its meaning for people, in the order of the judge.
+        group_order: for a breakdown (`groups`), its values in order; others follow, sorted.
+        default_rewards: the rewards of a recipe that names none.
+        how_to_get_data: what to do where the data can't be loaded.
+    """
+
+    title: ClassVar[str]
+    description: ClassVar[str]
+    default_source: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    reasons: ClassVar[Mapping[str, str]]
+    group_order: ClassVar[Mapping[str, Sequence[str]]] = {}
+    default_rewards: ClassVar[tuple[str, ...]]
+    how_to_get_data: ClassVar[str] = "correct the name or the data"
+    system_prompt: ClassVar[str] = SYSTEM_PROMPT
+    prefill: ClassVar[str] = ASSISTANT_PREFILL
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config = dict(config or {})
+
+    # --- the problems ---
+
+    @abstractmethod
+    def load(self, source: Source) -> "Dataset":
+        """Load the rows.
+
+        Raises:
+            UserError: there is no such data, or a row is bad; says which, and what to do.
+        """
+
+    @abstractmethod
+    def key(self, row: Row) -> str:
+        """What makes two rows the same problem, which is never on both sides of the split."""
+
+    @abstractmethod
+    def question(self, row: Row) -> str:
+        """What the user asks: the problem, and the form that the answer is to have."""
+
+    @abstractmethod
+    def show(self, row: Row) -> str:
+        """The problem in one line, for people."""
+
+    @abstractmethod
+    def solved_example(self) -> tuple[Row, str]:
+        """A problem and a completion that solves it; the preflight sees whether it comes through the tokenizer."""
+
+    def generates(self, source: str) -> bool:
+        """Whether a source makes up as many rows as are asked for."""
+        return False
+
+    def is_on_hub(self, source: str) -> bool:
+        """Whether loading a source asks the Hugging Face Hub."""
+        return False
+
+    def groups(self, row: Row) -> dict[str, str]:
+        """The groups that a row belongs to in breakdowns, such as {"difficulty": "easy"}."""
+        return {}
+
+    # --- the judge ---
+
+    @property
+    @abstractmethod
+    def rewards(self) -> Mapping[str, RewardFunction]:
+        """The rewards that a recipe can name. Beside the columns each gets `verdicts`, one for each completion."""
+
+    @abstractmethod
+    def judge(self, completion: str, row: Row) -> Verdict:
+        """Judge one completion; takes any text, in time linear in it."""
+
+    @abstractmethod
+    def in_format(self, completion: str) -> bool:
+        """Whether a completion has the form that was asked for."""
+
+    def measure(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
+        """What else to count in a completion: name -> (how many, of how many); sums are divided over completions."""
+        return {}
+
+    def marks(self, completion: str, row: Row) -> list[list[str]]:
+        """For the lines of a completion, from the first: what a person should see is wrong with each."""
+        return []
+
+    # --- one problem by hand, for scripts/ask.py ---
+
+    def add_arguments(self, parser: "argparse.ArgumentParser") -> None:
+        """Add the options by which a person gives a problem on the command line."""
+        example = json.dumps(dict(self.solved_example()[0]))
+        parser.add_argument("--row", type=json.loads, required=True, help=f"the problem as JSON, such as '{example}'")
+
+    def read_arguments(self, arguments: "argparse.Namespace") -> Row:
+        """The problem that a person has given.
+
+        Raises:
+            UserError: naming the option and what is allowed.
+        """
+        from mini_r1.problems import UserError
+
+        row = arguments.row
+        missing = [name for name in self.columns if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise UserError(f"--row: {', '.join(missing)} missing: give a JSON object with {', '.join(self.columns)}")
+        return dict(row)
+
+    def solution(self, row: Row) -> str | None:
+        """A solution in words, or that there is none, for a person who has seen the model try."""
+        return None
+
+
+def rows_of(problems: "Dataset") -> list[dict[str, Any]]:
+    """The rows of a data set as plain dictionaries, in order."""
+    return list(problems.to_list())
+
+
+def batch_rows(columns: Mapping[str, Any], names: Sequence[str], size: int) -> list[dict[str, Any]]:
+    """The rows of a batch from the columns that TRL hands to a reward function.
+
+    >>> batch_rows({"nums": [[1, 2], [3]], "target": [3, 3], "trainer_state": None}, ("nums", "target"), 2)
+    [{'nums': [1, 2], 'target': 3}, {'nums': [3], 'target': 3}]
+    """
+    return [{name: columns[name][index] for name in names if name in columns} for index in range(size)]

@@ -1,0 +1,16 @@
+"""The prompt of one Countdown puzzle, as tests want it."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from mini_r1.chat_template import PromptSettings
+from mini_r1.prompts import PromptWriter
+from mini_r1.tasks.countdown import Countdown
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, nums: Sequence[int], target: int, settings: PromptSettings | None = None
+) -> str:
+    """Write the prompt of a single puzzle."""
+    return PromptWriter(tokenizer, Countdown(), settings).write({"nums": list(nums), "target": target})

@@ -1,0 +1,237 @@
+"""A task or a reward is a line in the recipe: ours by name, anybody's by its dotted path, and mistakes in words."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from mini_r1.problems import UserError
+from mini_r1.recipe import RecipeError, read_recipe
+from mini_r1.tasks.countdown import Countdown
+from mini_r1.tasks.registry import TASKS, TaskError, find_task, rewards_of, task_of
+from mini_r1.tasks.task import Row, Task
+from mini_r1.value_ranges import check_rewards
+
+MY_TASK = '''
+"""Somebody's own task, in a file outside of the repository: write the number that was asked for."""
+
+from datasets import Dataset
+
+from mini_r1.rewards import judge_format, last_answer
+from mini_r1.tasks.task import CORRECT, NO_ANSWER, Task, Verdict
+
+
+class Echo(Task):
+    title = "the echo"
+    description = "write the number that you are given"
+    default_source = "generated"
+    columns = ("number",)
+    reasons = {CORRECT: "the number", NO_ANSWER: "no answer", "other": "another number"}
+    default_rewards = ("format", "echo")
+
+    def load(self, source):
+        first = self.config.get("first", 1)
+        return Dataset.from_dict({"number": list(range(first, first + min(source.max_samples, 150)))})
+
+    def key(self, row):
+        return str(row["number"])
+
+    def question(self, row):
+        return f"{row['number']}"
+
+    def show(self, row):
+        return f"echo {row['number']}"
+
+    def solved_example(self):
+        return {"number": 7}, " 7</think>\\n<answer> 7 </answer>"
+
+    @property
+    def rewards(self):
+        return {"format": self.format, "echo": echo}
+
+    def format(self, completions, **kwargs):
+        return [float(self.in_format(completion)) for completion in completions]
+
+    def judge(self, completion, row):
+        answer = last_answer(completion)
+        reason = NO_ANSWER if answer is None else CORRECT if answer == str(row["number"]) else "other"
+        return Verdict(float(reason == CORRECT), reason, answer)
+
+    def in_format(self, completion):
+        return judge_format(completion)
+
+
+def echo(completions, verdicts, **kwargs):
+    return [verdict.reward for verdict in verdicts]
+
+
+def brevity(completions, number, **kwargs):
+    """A reward of one's own, which also takes a column of the data."""
+    assert len(number) == len(completions)
+    return [1 / (1 + len(completion)) for completion in completions]
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Somebody's folder: a file with a task and a reward, and a recipe that names them."""
+    (tmp_path / "my_task.py").write_text(MY_TASK, encoding="utf-8")
+    recipe = TINY_RECIPE.read_text(encoding="utf-8").replace("assets/", f"{ROOT}/assets/")
+    lines = [
+        line for line in recipe.splitlines() if line.partition(":")[0] not in ("dataset_id_or_path", "max_samples")
+    ]
+    lines += ["task: my_task:Echo", "task_config: {first: 3}", "reward_funcs: [format, echo, my_task.brevity]"]
+    lines += ["reward_weights: [1, 1, 0.5]", "max_samples: 60", "eval_puzzles: 4", "per_device_train_batch_size: 16"]
+    lines += ["num_generations: 4", "max_completion_length: 16", "max_steps: 2", "output_dir: run"]
+    lines += ["per_device_eval_batch_size: 8", "eval_steps: 1", "save_steps: 1"]
+    keys = [line.partition(":")[0] for line in lines]
+    last = {key: line for key, line in zip(keys, lines, strict=True) if key and not key.startswith(("#", " "))}
+    (tmp_path / "mine.yaml").write_text("\n".join(last.values()) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def script(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_task_and_a_reward_from_outside_need_no_line_of_the_repository(folder: Path) -> None:
+    """Checked, trained, resumed, evaluated, asked and reported, in another folder than the repository's."""
+    checked = script("run_r1_grpo.py", "--config", "mine.yaml", "--dry_run", folder=folder)
+    assert checked.returncode == 0 and "preflight: ready" in checked.stdout, checked.stdout + checked.stderr
+    trained = script("run_r1_grpo.py", "--config", "mine.yaml", folder=folder)
+    assert trained.returncode == 0, trained.stderr
+    record = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["rewards"] == ["format", "echo", "my_task.brevity"]
+    assert record["data"]["task"] == "my_task:Echo" and record["data"]["task_config"] == {"first": 3}
+    log = json.loads((folder / "run" / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    names = {name for entry in log for name in entry}
+    assert {"solved", "format", "verdict/other", "rewards/brevity/mean", "eval_solved"} <= names
+    assert not any(name.startswith("thinking/") for name in names)  # this task measures nothing of that kind
+    samples = (folder / "run" / "completion_samples" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert set(json.loads(samples[0])["rewards"]) == {"format", "echo", "my_task.brevity"}
+    arguments = [str(TINY_BASE), "run", "--puzzles", "4", "--samples", "1", "--out", "run/evaluation.json"]
+    evaluated = script("evaluate.py", *arguments, folder=folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    asked = script("ask.py", "run", "--row", '{"number": 12}', "--max-completion-length", "8", folder=folder)
+    assert asked.returncode == 0 and asked.stdout.startswith("> echo 12\n"), asked.stderr
+    assert script("report.py", "run", folder=folder).returncode == 0
+    page = (folder / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the echo: write the number that you are given" in page and "another number" in page
+    assert "the echo" in (folder / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_report_can_be_made_where_the_task_is_not(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert find_task({"task": "nobody.has:This"}) is None
+    assert find_task({}) is not None  # a record from before there were other tasks
+    assert find_task("broken") is None
+
+
+def test_every_task_of_ours_is_there_and_says_what_it_has_to() -> None:
+    for name in TASKS:
+        task = task_of(name)
+        row, completion = task.solved_example()
+        assert task.judge(completion, row).reason == "correct" and task.in_format(completion)
+        assert set(task.default_rewards) <= set(task.rewards)
+        assert set(task.columns) <= set(row)
+        assert task.show(row) and task.question(row) and task.key(row)
+        for text in ("", "\ud800", "<answer>" * 1000, "x" * 100_000):
+            assert task.judge(text, row).reason in task.reasons
+            assert not task.in_format(text)
+
+
+class Unfinished(Task):
+    """A task that leaves out nearly everything."""
+
+    def key(self, row: Row) -> str:
+        return ""
+
+
+class Refusing(Countdown):
+    """A task that does not like its configuration."""
+
+    def __init__(self, config: Any = None) -> None:
+        raise RuntimeError("no such level: 9")
+
+
+def no_kwargs(completions: list[str]) -> list[float]:
+    """A reward that TRL could not call."""
+    return [0.0 for _ in completions]
+
+
+def format_reward_func(completions: list[str], **kwargs: Any) -> list[float]:
+    """A reward of the same name as one of ours."""
+    return [0.0 for _ in completions]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("countdwn", "there is no such task; did you mean countdown?"),
+        ("chess", "needed: countdown"),
+        ("no_such_module:Task", "No module named 'no_such_module'"),
+        (f"{__name__}:Missing", f"{__name__} has no Missing"),
+        (f"{__name__}:ROOT", "it is no such class"),
+        (f"{__name__}:Unfinished", "it does not define in_format, judge"),
+        (f"{__name__}:Refusing", "no such level: 9"),
+        (":", "package.module:NAME"),
+        ("..:x", "package.module:NAME"),
+    ],
+)
+def test_a_task_that_there_is_not_is_said_in_words(name: str, told: str) -> None:
+    with pytest.raises(TaskError) as refused:
+        task_of(name)
+    assert told in str(refused.value)
+    assert str(refused.value).startswith("task is ") and "Fix: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["format", "equatoin"], "did you mean equation?"),
+        (["format", "format"], "format is there twice"),
+        ([], "it names no reward"),
+        (["no_such_module.reward"], "No module named 'no_such_module'"),
+        ([f"{__name__}.missing"], "has no missing"),
+        ([f"{__name__}.ROOT"], "it is no function"),
+        ([f"{__name__}.no_kwargs"], "it does not take **kwargs"),
+        (["format", f"{__name__}.format_reward_func"], "several functions are called format_reward_func"),
+    ],
+)
+def test_a_reward_that_there_is_not_is_said_in_words(names: list[str], told: str) -> None:
+    with pytest.raises(TaskError) as refused:
+        rewards_of(Countdown(), names)
+    assert told in str(refused.value) and "Fix: " in str(refused.value)
+
+
+def test_weights_are_for_the_rewards_that_the_recipe_names() -> None:
+    script, training, _ = read_recipe(
+        ["--config", str(TINY_RECIPE), "--reward_funcs", "equation", "--reward_weights", "1"]
+    )
+    assert script.reward_funcs == ["equation"] and check_rewards(script, training) == []
+    script, training, _ = read_recipe(["--config", str(TINY_RECIPE), "--reward_weights", "1"])
+    (problem,) = check_rewards(script, training)
+    assert "for format and equation in this order" in str(problem)
+
+
+def test_a_task_config_is_a_mapping() -> None:
+    with pytest.raises(RecipeError, match="task_config"):
+        read_recipe(["--config", str(TINY_RECIPE), "--task_config", "[1, 2]"])
+
+
+@pytest.mark.parametrize("row", ["{}", "[1]", "3", '"x"'])
+def test_a_row_for_ask_that_is_none_is_said_in_words(row: str) -> None:
+    import argparse
+
+    class Plain(Countdown):
+        add_arguments, read_arguments = Task.add_arguments, Task.read_arguments
+
+    parser = argparse.ArgumentParser()
+    task = Plain()
+    task.add_arguments(parser)
+    with pytest.raises(UserError, match="--row"):
+        task.read_arguments(parser.parse_args(["--row", row]))
