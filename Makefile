@@ -34,7 +34,7 @@ test: .venv/.installed-dev lint ## all checks: style, types, every test (50 minu
 test-fast: .venv/.installed-dev ## the tests that take seconds (8 minutes on 2 cores)
 	$(FAST)
 
-notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its outputs in it (5 minutes on 2 cores)
+notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its outputs in it (5 to 10 minutes on 2 cores)
 	$(BIN)/python scripts/make_notebook.py
 
 lab: .venv/.installed-dev ## open the notebook in JupyterLab

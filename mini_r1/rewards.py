@@ -80,6 +80,27 @@ def equation_reward_func(
     return [verdict.reward for verdict in verdicts]
 
 
+def numbers_reward_func(
+    completions: Sequence[str],
+    target: Sequence[Integral],
+    nums: Sequence[Sequence[Integral]],
+    *,
+    verdicts: Sequence[Verdict] | None = None,
+    **kwargs: Any,
+) -> list[float]:
+    """1.0 for each completion whose answer uses every number exactly once, whatever it comes to: partial credit.
+
+    For a base that solves hardly any puzzle, so that its groups differ in nothing else. `verdicts` as above.
+
+    >>> numbers_reward_func(["so</think><answer>6 - 3</answer>", "so</think><answer>6</answer>"], [2, 2], [[3, 6]] * 2)
+    [1.0, 0.0]
+    """
+    if verdicts is None:
+        verdicts = [judge_equation(*row) for row in zip(completions, target, nums, strict=True)]
+    right = (Reason.CORRECT, Reason.WRONG_VALUE, Reason.DIVISION_BY_ZERO)
+    return [float(verdict.reason in right) for verdict in verdicts]
+
+
 def format_reward_func(
     completions: Sequence[str], target: Sequence[Integral], *, end_tokens: Collection[str] = (), **kwargs: Any
 ) -> list[float]:

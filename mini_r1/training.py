@@ -100,6 +100,7 @@ def build_trainer(
     prompt_settings = prompt_settings or PromptSettings.of(training.chat_template_kwargs)
     tokenizer = load_tokenizer(script, training, model)
     sides = sides or hold_out(DataSettings.of(script))
+    rewards = rewards or rewards_of(sides.task, script.reward_funcs, training.max_completion_length)
     train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
@@ -107,7 +108,7 @@ def build_trainer(
     trainer = TrimmedGRPOTrainer(
         model=str(model.model_name_or_path),
         args=training,
-        reward_funcs=cast(Any, recorder.observe(sides.task, rewards or rewards_of(sides.task, script.reward_funcs))),
+        reward_funcs=cast(Any, recorder.observe(sides.task, rewards)),
         train_dataset=train,
         eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
         processing_class=tokenizer,

@@ -72,6 +72,9 @@ def _modules(source: str) -> set[Path]:
     return found
 
 
+_DOTTED = re.compile(r"mini_r1(\.\w+)+:\w+")
+
+
 def _imports(source: str) -> Iterator[str]:
     """The modules of mini_r1 that code imports, in any spelling, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
@@ -83,6 +86,8 @@ def _imports(source: str) -> Iterator[str]:
             if module == "mini_r1" or module.startswith("mini_r1."):
                 yield module
                 yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _DOTTED.fullmatch(node.value):
+            yield node.value.partition(":")[0]  # as the registry of tasks names them
 
 
 def execute(notebook: NotebookNode) -> NotebookNode:

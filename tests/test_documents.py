@@ -170,7 +170,7 @@ def test_the_plan_that_readme_shows_is_what_a_laptop_prints(monkeypatch: pytest.
 
 def test_a_test_file_is_named_after_what_it_tests() -> None:
     """As CONTRIBUTING says: a module, a script, or else one of these."""
-    others = {"assets", "documents", "lock", "recipes", "side_by_side", "slurm_script"}
+    others = {"assets", "documents", "hostile_environment", "lock", "recipes", "side_by_side", "slurm_script", "tasks"}
     modules = {path.stem for path in [*(ROOT / "mini_r1").rglob("*.py"), *SOURCES]}
     known = others | {name for module in modules for name in (module, f"{module}_script", f"slurm_{module}")}
     assert {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")} - known == set()

@@ -335,5 +335,5 @@ def test_table_compares_two_policies() -> None:
     assert "minus" not in format_table([before])
     other = after | {"per_puzzle": {"nums": [[1, 2, 3]], "target": [6], "pass@1": [1.0]}}
     for results in ([], [before, other]):
-        with pytest.raises(ValueError, match="same puzzles"):
+        with pytest.raises(ValueError, match="same problems"):
             format_table(results)

@@ -17,7 +17,10 @@ from walk import IMPORTS, Said, usual_steps, walk
 
 BAR = r" +\d+%\|.{10}\| \d+/\d+ \[\d\d:\d\d<(\d\d:\d\d|\?), +[\d.?]+ ?(\w+/s|s/\w+)(, .*)?\]"
 RATES = r"solved [\d.]+%, format [\d.]+%, \d+ tokens, [\d.]+ attempts"
+# Of keys without effect, which the walk sets: tests/test_contradictions.py.
+WITHOUT_EFFECT = (r"warning: vllm_server_args has no effect .*", r"warning: warmup_steps .* max_steps \d+")
 TRAINING = (
+    *WITHOUT_EFFECT,
     r"preflight: ready: .*",
     r"resuming from .*/checkpoint-2 \(step 2\)",
     r"max_steps: 2 -> 4, from here on",
@@ -39,10 +42,10 @@ SERVER_ARGUMENTS = f"--api-key {SECRETS['flag']} {SECRETS['second']} --seed 3 --
 ALLOWED = {
     IMPORTS: (),
     # The plan is held by tests/test_preflight.py: headings, and lines of a name and a value, two blanks further in.
-    "plan": (r"[A-Z][\w ]+( \(.*\))?", r"  (KV cache|[a-z/][\w /-]+)  .*", r"preflight: ready: .*"),
+    "plan": (r"[A-Z][\w ]+( \(.*\))?", r"  (KV cache|[a-z/][\w /-]+)  .*", *TRAINING[:3]),
     "train": TRAINING,
     "resume": TRAINING,
-    "again": (r"preflight: ready: .*", r".* holds this run, finished: nothing left to train"),
+    "again": (*TRAINING[:3], r".* holds this run, finished: nothing left to train"),
     "evaluate": (
         r"NOT VERIFIED AS HELD OUT: .*",
         rf"(sampling|greedy):{BAR}",
@@ -53,7 +56,7 @@ ALLOWED = {
         r"the results are now in .*/README.md",
     ),
     "ask": (
-        r"> Using the numbers \[3, 4, 5\], create an equation that equals 12\.",
+        r"> 3, 4, 5 → 12",
         r"Let me solve this step by step\.",
         r"</?think>",
         r"</?answer>.*",

@@ -42,7 +42,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_rewards_and_names_are_unchanged(tmp_path: Path) -> None:
-    observed: list[Any] = SampleRecorder(tmp_path, per_step=2).observe(TASK, TASK.rewards)
+    observed: list[Any] = SampleRecorder(tmp_path, per_step=2).observe(TASK, rewards_of(TASK))
     assert [function.__name__ for function in observed] == ["format_reward_func", "equation_reward_func"]
     assert call(SampleRecorder(tmp_path, 2), 0, [RIGHT, WRONG]) == [[1.0, 1.0], [1.0, 0.0]]
 

@@ -208,6 +208,26 @@ def test_a_reward_that_there_is_not_is_said_in_words(names: list[str], told: str
     assert told in str(refused.value) and "Fix: " in str(refused.value)
 
 
+def test_every_reward_of_a_run_is_what_it_says() -> None:
+    columns = {
+        "completions": [
+            "</think><answer>3 + 4</answer>",
+            "</think><answer>3 * 4</answer>",
+            "</think><answer>3</answer>",
+        ],
+        "completion_ids": [[0] * length for length in (80, 90, 100)],
+        "target": [7] * 3,
+        "nums": [[3, 4]] * 3,
+    }
+    found = rewards_of(Countdown(), ["format", "equation", "numbers", "soft_overlong"], max_completion_length=100)
+    assert {name: function(**columns) for name, function in found.items()} == {
+        "format": [1, 1, 1],
+        "equation": [1, 0, 0],
+        "numbers": [1, 1, 0],
+        "soft_overlong": [0, -0.5, -1],
+    }
+
+
 def test_weights_are_for_the_rewards_that_the_recipe_names() -> None:
     script, training, _ = read_recipe(
         ["--config", str(TINY_RECIPE), "--reward_funcs", "equation", "--reward_weights", "1"]

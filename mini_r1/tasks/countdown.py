@@ -9,7 +9,14 @@ from datasets import Dataset
 from mini_r1.countdown import GENERATED_PREFIX, is_on_hub, load_countdown, puzzle_key
 from mini_r1.expression import MAX_DIGITS
 from mini_r1.problems import UserError
-from mini_r1.rewards import Reason, equation_reward_func, format_reward_func, judge_equation, judge_format
+from mini_r1.rewards import (
+    Reason,
+    equation_reward_func,
+    format_reward_func,
+    judge_equation,
+    judge_format,
+    numbers_reward_func,
+)
 from mini_r1.script_arguments import DEFAULT_DATASET
 from mini_r1.solver import MAX_NUMBERS, difficulty, solve
 from mini_r1.tasks.task import RewardFunction, Row, Source, Task, Verdict
@@ -108,8 +115,8 @@ class Countdown(Task):
 
     @property
     def rewards(self) -> Mapping[str, RewardFunction]:
-        """The two rewards of R1-Zero."""
-        return {"format": format_reward_func, "equation": equation_reward_func}
+        """The two rewards of R1-Zero, and partial credit for an answer with the right numbers."""
+        return {"format": format_reward_func, "equation": equation_reward_func, "numbers": numbers_reward_func}
 
     def judge(self, completion: str, row: Row) -> Verdict:
         """The verdict of the exact verifier: see `mini_r1.rewards`."""

@@ -16,6 +16,7 @@ from mini_r1.tasks.task import RewardFunction, Task
 DEFAULT_TASK = "countdown"
 # The part of a name after the slash, as in reasoning_gym/knights_knaves, is the task's to understand.
 TASKS = {"countdown": "mini_r1.tasks.countdown:Countdown"}
+SOFT_OVERLONG = "soft_overlong"  # the reward that every task has
 
 
 class TaskError(ProblemError, ValueError):
@@ -62,11 +63,14 @@ def find_task(data: Any) -> Task | None:
         return None
 
 
-def rewards_of(task: Task, names: Sequence[str] | None = None) -> dict[str, RewardFunction]:
-    """The reward functions that a recipe names, in its order: the task's own, or dotted paths.
+def rewards_of(
+    task: Task, names: Sequence[str] | None = None, max_completion_length: int | None = None
+) -> dict[str, RewardFunction]:
+    """The reward functions that a recipe names, in its order: the task's own, `soft_overlong`, or dotted paths.
 
     Args:
         names: the recipe's `reward_funcs`; by default the task's usual ones.
+        max_completion_length: the recipe's, in tokens; TRL's default where it names none.
 
     Raises:
         TaskError: if there is no such reward, or two that TRL could not tell apart.
@@ -75,7 +79,10 @@ def rewards_of(task: Task, names: Sequence[str] | None = None) -> dict[str, Rewa
     for name in task.default_rewards if names is None else names:
         if name in found:
             raise _refused(list(names or ()), f"{name} is there twice", "name it once; reward_weights says its weight")
-        found[name] = task.rewards[name] if name in task.rewards else _own_reward(name, task)
+        if name == SOFT_OVERLONG:
+            found[name] = _soft_overlong(max_completion_length or 256)
+        else:
+            found[name] = task.rewards[name] if name in task.rewards else _own_reward(name, task)
     if not found:
         raise _refused([], "it names no reward", f"leave the key out for {', '.join(task.default_rewards)}")
     labels = [function_name(function) for function in found.values()]
@@ -85,11 +92,25 @@ def rewards_of(task: Task, names: Sequence[str] | None = None) -> dict[str, Rewa
     return found
 
 
+def _soft_overlong(longest: int) -> RewardFunction:
+    """0 for up to four fifths of the longest completion, from there down to -1: equation 13 of DAPO, with its share.
+
+    https://arxiv.org/abs/2503.14476
+    """
+
+    def soft_overlong(completion_ids: Sequence[Sequence[int]], **kwargs: Any) -> list[float]:
+        from trl.rewards import get_soft_overlong_punishment  # takes seconds to import
+
+        return list(get_soft_overlong_punishment(longest, max(longest // 5, 1))(completion_ids))
+
+    return soft_overlong
+
+
 def _own_reward(name: str, task: Task) -> RewardFunction:
     if "." not in name and ":" not in name:
-        meant = nearest(name, task.rewards)
+        meant = nearest(name, (*task.rewards, SOFT_OVERLONG))
         cause = "there is no such reward" + (f"; did you mean {meant}?" if meant else "")
-        allowed = f"{', '.join(task.rewards)}, or your own as package.module.function"
+        allowed = f"{', '.join(task.rewards)}, {SOFT_OVERLONG}, or your own as package.module.function"
         raise TaskError(Problem("reward_funcs", repr(name), allowed, "correct the name", cause))
     function = _import(name, "reward_funcs", ":" if ":" in name else ".")
     if not callable(function) or inspect.isclass(function):
