@@ -111,7 +111,8 @@ def _check_output(plan: Plan, report: Report) -> RunRecord:
         standing = examine_output(plan.script, plan.training, plan.model, record, plan.launch.processes)
         check_unlocked(output_path(plan.training))
     except ProblemError as error:
-        report.problems.append(error.problem)
+        if error.problem not in report.problems:  # a task that there is not has been told of before
+            report.problems.append(error.problem)
         return RunRecord()
     report.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))
     report.notes += standing.notes

@@ -209,9 +209,12 @@ def check_rewards(script: ScriptArguments, training: GRPOConfig) -> list[Problem
 
 
 def with_defaults(problems: Iterable[Problem], *parts: Any) -> tuple[Any, ...]:
-    """Copies of the parts of a recipe in which the keys with a problem have their defaults."""
+    """Copies of the parts of a recipe in which the keys with a problem have their defaults, but for those of the task.
+
+    With another task in its place, the other keys would be wrong for it.
+    """
     copies = tuple(map(copy.copy, parts))
-    for name in {problem.name for problem in problems} & set(_KEYS):
+    for name in ({problem.name for problem in problems} & set(_KEYS)) - {"task", "task_config", "reward_funcs"}:
         for part in copies:
             if hasattr(part, name):
                 setattr(part, name, _KEYS[name].default)

@@ -1,12 +1,17 @@
 """Fixtures that several test files share: the shipped tiny base, and a fast GRPO run from it."""
 
+import os
 import runpy
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from chat_tokenizers import qwen_tokenizer
 from mini_r1.failures import in_words
 from mini_r1.recipe import parse_recipe
 from mini_r1.training import run
@@ -59,6 +64,32 @@ def train(small_arguments: list[str]) -> Iterator[Train]:
     yield lambda folder, *more: run(*parse_recipe([*small_arguments, "--output_dir", str(folder), *more]))
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def dry_run(recipe: Path, *more: str) -> str:
+    """What `run_r1_grpo.py --config RECIPE --dry_run` prints on a machine without a GPU."""
+    program = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(recipe), "--dry_run", *more]
+    ended = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="session")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small Qwen2 that reads any text, a token a byte; it has learned nothing."""
+    folder = tmp_path_factory.mktemp("byte") / "model"
+    tokenizer = qwen_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

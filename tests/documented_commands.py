@@ -11,6 +11,8 @@ MODERN = "receipes/grpo-qwen-2.5-3b-modern-countdown.yaml"
 EIGHT_GPUS = "receipes/grpo-qwen-2.5-7b-8-gpus-countdown.yaml"
 ONE_GPU = "receipes/grpo-qwen-2.5-1.5b-one-gpu-countdown.yaml"
 L4 = "receipes/grpo-qwen-2.5-3b-qlora-l4-countdown.yaml"
+REASONING_GYM = "receipes/grpo-qwen-2.5-1.5b-reasoning-gym.yaml"
+GSM8K = "receipes/grpo-qwen-2.5-1.5b-gsm8k.yaml"
 ZERO3 = "configs/accelerate_configs/deepspeed_zero3.yaml"
 # A model and data that are in the repository, instead of the Hub's.
 LOCAL = (
@@ -86,6 +88,13 @@ TABLE: dict[str, How] = {
     ),
     f"python scripts/run_r1_grpo.py --config {ONE_GPU}": How("dry run", more=IN_A_DRY_RUN),
     f"python scripts/run_r1_grpo.py --config {L4}": How("dry run", more=IN_A_DRY_RUN, shows=READY),
+    "pip install reasoning-gym==0.1.25": How("real"),
+    f"python scripts/run_r1_grpo.py --config {REASONING_GYM}": How(
+        "not run", "the tiny base reads no English; tests/test_reasoning_gym.py makes the dry run with another model"
+    ),
+    f"python scripts/run_r1_grpo.py --config {GSM8K}": How(
+        "not run", "the tiny base reads no English; tests/test_gsm8k.py makes the dry run with another model"
+    ),
     TRAIN: How("shortened", "4 steps of 4 puzzles", more=FEW_STEPS, shows="model saved in"),
     EVALUATE: How("shortened", "4 puzzles", more=FEW_PUZZLES, shows="pass@1", first=TRAIN),
     "python scripts/report.py runs/mine": How("real", shows="index.html", first=TRAIN),

@@ -333,7 +333,7 @@ def test_table_compares_two_policies() -> None:
     assert lines["pass@1, 3 numbers (1)"][-1] == "0.500 [0.500, 0.500]"
     assert "before minus" not in table and "after minus before, problem by problem: +0.250 [+0.000, +0.500]" in table
     assert "minus" not in format_table([before])
-    other = after | {"per_puzzle": {"nums": [[1, 2, 3]], "target": [6], "pass@1": [1.0]}}
+    other = after | {"per_puzzle": {"key": ["1,2,3:6"], "pass@1": [1.0]}}
     for results in ([], [before, other]):
         with pytest.raises(ValueError, match="same problems"):
             format_table(results)

@@ -18,7 +18,7 @@ from walk import IMPORTS, Said, usual_steps, walk
 BAR = r" +\d+%\|.{10}\| \d+/\d+ \[\d\d:\d\d<(\d\d:\d\d|\?), +[\d.?]+ ?(\w+/s|s/\w+)(, .*)?\]"
 RATES = r"solved [\d.]+%, format [\d.]+%, \d+ tokens, [\d.]+ attempts"
 # Of keys without effect, which the walk sets: tests/test_contradictions.py.
-WITHOUT_EFFECT = (r"warning: vllm_server_args has no effect .*", r"warning: warmup_steps .* max_steps \d+")
+WITHOUT_EFFECT = (r"warning: vllm_server_args has no effect .*", r"warning: the run ends while it warms up.*")
 TRAINING = (
     *WITHOUT_EFFECT,
     r"preflight: ready: .*",

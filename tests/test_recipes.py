@@ -28,6 +28,8 @@ HARDWARE = {
     "grpo-qwen-2.5-1.5b-one-gpu-countdown": (1, 80),
     "grpo-qwen-2.5-7b-8-gpus-countdown": (7, 80),
     "grpo-qwen-2.5-3b-qlora-l4-countdown": (1, 22.5),
+    "grpo-qwen-2.5-1.5b-reasoning-gym": (1, 80),
+    "grpo-qwen-2.5-1.5b-gsm8k": (1, 80),
 }
 GIB = 2**30
 

@@ -15,7 +15,11 @@ from mini_r1.tasks.task import RewardFunction, Task
 
 DEFAULT_TASK = "countdown"
 # The part of a name after the slash, as in reasoning_gym/knights_knaves, is the task's to understand.
-TASKS = {"countdown": "mini_r1.tasks.countdown:Countdown"}
+TASKS = {
+    "countdown": "mini_r1.tasks.countdown:Countdown",
+    "gsm8k": "mini_r1.tasks.gsm8k:Gsm8k",
+    "reasoning_gym": "mini_r1.tasks.reasoning_gym:ReasoningGym",
+}
 SOFT_OVERLONG = "soft_overlong"  # the reward that every task has
 
 
