@@ -24,15 +24,15 @@ aha: .venv/.installed ## train the tiny policy with GRPO on this CPU, compare it
 report: .venv/.installed ## write the report of RUN again
 	$(BIN)/python scripts/report.py $(RUN)
 
-# The fast tests run side by side, each process with one thread; the slow ones have the machine to themselves.
-FAST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+# Fast tests run side by side, each process with one thread; most slow ones have the machine to themselves.
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: .venv/.installed-dev lint ## all checks: style, types, every test (50 minutes on 2 cores)
-	$(FAST)
-	$(BIN)/python -m pytest -m slow
+	$(SIDE_BY_SIDE) -m "not slow or beside"
+	$(BIN)/python -m pytest -m "slow and not beside"
 
 test-fast: .venv/.installed-dev ## the tests that take seconds (8 minutes on 2 cores)
-	$(FAST)
+	$(SIDE_BY_SIDE) -m "not slow"
 
 notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its outputs in it (5 to 10 minutes on 2 cores)
 	$(BIN)/python scripts/make_notebook.py

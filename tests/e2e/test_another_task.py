@@ -22,7 +22,7 @@ from mini_r1.tiny_tokenizer import build_tokenizer
 from mini_r1.training import run
 from requirements import require_module
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.beside]
 require_module("reasoning_gym", "pip install -r requirements-dev.txt")
 
 CONFIG = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}  # 4 + 3, 2 - 9
