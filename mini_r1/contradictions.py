@@ -10,11 +10,12 @@ from typing import Any
 
 from trl import GRPOConfig, ModelConfig
 
+from mini_r1.metrics import FORMAT, SOLVED
 from mini_r1.problems import Problem
 from mini_r1.recipe_keys import shown
 from mini_r1.script_arguments import ScriptArguments
 
-METRICS = ("reward", "rewards/equation_reward_func/mean", "rewards/format_reward_func/mean")
+METRICS = ("reward", SOLVED, FORMAT)  # whatever the task and its rewards
 ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # schedules that follow a metric
 
 

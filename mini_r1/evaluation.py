@@ -227,14 +227,15 @@ def summarise(
     def by(kind: str) -> Result:
         members = defaultdict(list)
         for index, label in enumerate(labels):
-            members[label[kind]].append(index)
+            if kind in label:
+                members[label[kind]].append(index)
         order = in_natural_order(members, task.group_order.get(kind, ()))
         return {name: {"puzzles": len(members[name]), "metrics": metrics(members[name])} for name in order}
 
     reasons = Counter(str(one.verdict.reason) for row in sampled_scores for one in row)
     return {
         "metrics": metrics(range(len(problems))),
-        "groups": {kind: by(kind) for kind in labels[0]},
+        "groups": {kind: by(kind) for kind in dict.fromkeys(kind for label in labels for kind in label)},
         "reasons": {reason: reasons[reason] / reasons.total() for reason in {**task.reasons, **reasons}},
         "per_puzzle": {
             "key": [task.key(row) for row in rows],

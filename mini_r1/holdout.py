@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from datasets import Dataset
@@ -94,6 +95,10 @@ class Sides:
 
     def record(self) -> Record:
         """The settings, with the size and the digest of both sides; JSON-able."""
+        return dict(self._record)
+
+    @cached_property
+    def _record(self) -> Record:
         return asdict(self.settings) | {
             "train_puzzles": len(self.train),
             "held_out_puzzles": len(self.held_out),

@@ -104,7 +104,7 @@ def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
         script = ScriptArguments(**_fields_of(ScriptArguments, values))
         training = config(**_fields_of(GRPOConfig, values))
         model = ModelConfig(**_fields_of(ModelConfig, values))
-    except (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError) as error:
+    except Exception as error:  # of TRL's and transformers' own checks, which raise whatever they like
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RecipeError(f"the recipe can't be used: {reason}") from error
     remember(training.hub_token)

@@ -80,36 +80,36 @@ def equation_reward_func(
     return [verdict.reward for verdict in verdicts]
 
 
-def numbers_reward_func(
-    completions: Sequence[str],
-    target: Sequence[Integral],
-    nums: Sequence[Sequence[Integral]],
-    *,
-    verdicts: Sequence[Verdict] | None = None,
-    **kwargs: Any,
-) -> list[float]:
+def numbers_reward_func(completions: Sequence[str], *, verdicts: Sequence[Verdict], **kwargs: Any) -> list[float]:
     """1.0 for each completion whose answer uses every number exactly once, whatever it comes to: partial credit.
 
-    For a base that solves hardly any puzzle, so that its groups differ in nothing else. `verdicts` as above.
+    For a base that solves hardly any puzzle, so that its groups differ in nothing else.
 
-    >>> numbers_reward_func(["so</think><answer>6 - 3</answer>", "so</think><answer>6</answer>"], [2, 2], [[3, 6]] * 2)
-    [1.0, 0.0]
+    >>> numbers_reward_func([""], verdicts=[judge_equation("so</think><answer>6 - 3</answer>", 2, [3, 6])])
+    [1.0]
     """
-    if verdicts is None:
-        verdicts = [judge_equation(*row) for row in zip(completions, target, nums, strict=True)]
     right = (Reason.CORRECT, Reason.WRONG_VALUE, Reason.DIVISION_BY_ZERO)
     return [float(verdict.reason in right) for verdict in verdicts]
 
 
 def format_reward_func(
-    completions: Sequence[str], target: Sequence[Integral], *, end_tokens: Collection[str] = (), **kwargs: Any
+    completions: Sequence[str],
+    target: Sequence[Integral],
+    *,
+    end_tokens: Collection[str] = (),
+    in_format: Sequence[bool] | None = None,
+    **kwargs: Any,
 ) -> list[float]:
     """1.0 for each completion of the form `…</think> <answer>…</answer>`, else 0.0; `target` is not looked at.
+
+    `in_format` says it of the completions where it is known already, as in a run of Mini-R1.
 
     >>> format_reward_func(["so</think>\\n<answer>1</answer>", "<answer>1</answer>"], [1, 1])
     [1.0, 0.0]
     """
-    return [float(judge_format(completion, end_tokens)) for completion in completions]
+    if in_format is None:
+        in_format = [judge_format(completion, end_tokens) for completion in completions]
+    return [float(one) for one in in_format]
 
 
 def judge_equation(completion: str, target: Integral, nums: Sequence[Integral]) -> Verdict:

@@ -45,7 +45,7 @@ class Judged:
             rows,
             [task.judge(*pair) for pair in pairs],
             [task.in_format(completion) for completion in completions],
-            [task.measure(*pair) for pair in pairs],
+            [task.measure_in_training(*pair) for pair in pairs],
         )
 
 
@@ -77,7 +77,8 @@ class SampleRecorder:
                 if name == names[0]:
                     batch[:] = [Judged.by(task, completions, columns)]
                     _log(task, batch[0], columns)
-                given[name] = function(completions=completions, verdicts=batch[0].verdicts, **columns)
+                judged = {"verdicts": batch[0].verdicts, "in_format": batch[0].in_format}
+                given[name] = function(completions=completions, **judged, **columns)
                 if name == names[-1] and self.writes and self.per_step:
                     record(task, batch[0], dict(given), columns)
                 return given[name]
@@ -158,7 +159,8 @@ def _log(task: Task, batch: Judged, columns: Mapping[str, Any]) -> None:
 
 
 def _as_text(record: dict[str, Any]) -> str:
-    rewards = " | ".join(f"{name} {value}" for name, value in record["rewards"].items())
-    attempts = "" if record["attempts"] is None else f" | attempts {record['attempts']}"
-    head = f"step {record['step']} ({record['split']}) | {record['shown']} | {record['reason']} | {rewards}{attempts}"
+    details = [f"{name} {value}" for name, value in record.get("rewards", {}).items()]
+    details += [f"attempts {record['attempts']}"] if record.get("attempts") is not None else []
+    shown = record.get("shown", "")  # what an earlier version recorded has neither this nor the rewards
+    head = " | ".join([f"step {record['step']} ({record['split']})", shown, record["reason"], *details])
     return f"{'=' * 100}\n{head}\n{'-' * 100}\n<think>{record['completion']}\n\n"

@@ -9,6 +9,7 @@ it could steer the terminal is shown as an escape. Without --seed each call samp
 
 import argparse
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ with in_words():
     from mini_r1.quiet import quiet_libraries
     from mini_r1.run_identity import find_record
     from mini_r1.sampling import Completion, generate_completions
-    from mini_r1.tasks.registry import find_task, task_of
+    from mini_r1.tasks.registry import DEFAULT_TASK, task_of
     from mini_r1.tasks.task import Task
     from mini_r1.terminal import GrowingText
 
@@ -51,13 +52,13 @@ def choose_task(arguments: Sequence[str]) -> Task:
         TaskError: there is no such task.
     """
     first = Parser(add_help=False, allow_abbrev=False)
-    first.add_argument("model", nargs="?", default="")
     first.add_argument("--task")
-    known, _ = first.parse_known_args(arguments)
+    known, others = first.parse_known_args(arguments)
     if known.task:
         return task_of(known.task)
-    record = find_record(known.model) if known.model else None
-    return find_task(record.data if record else {}) or task_of()
+    records = [record for word in others if os.path.isdir(word) and (record := find_record(word))]  # noqa: PTH112
+    data = records[0].data if records else {}
+    return task_of(data.get("task", DEFAULT_TASK), data.get("task_config"))
 
 
 def build_parser(task: Task) -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ with in_words():
     from mini_r1.quiet import quiet_libraries
     from mini_r1.run_identity import RunRecord, find_record
     from mini_r1.tasks.registry import task_of
-    from mini_r1.tasks.task import Task
+    from mini_r1.tasks.task import Task, json_object
 
 PUZZLES = 512
 WITHOUT_A_RUN = DataSettings("generated:tiny")
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or hub id; one, or two to compare")
     puzzles = parser.add_argument_group("puzzles", "default: those that the run held out, by its own record")
     puzzles.add_argument("--task", help="as task in a recipe, of a model without a run")
-    puzzles.add_argument("--task-config", type=json.loads, help="as task_config in a recipe, written as JSON")
+    puzzles.add_argument("--task-config", type=json_object, help="as task_config in a recipe, written as JSON")
     puzzles.add_argument("--dataset", help="as dataset_id_or_path in a recipe")
     puzzles.add_argument("--split", help="of a Hub data set or folder, as dataset_split in a recipe")
     puzzles.add_argument("--revision", help="of a Hub data set, as dataset_revision in a recipe")

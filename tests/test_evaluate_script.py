@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pytest
 
 from conftest import TINY_BASE, as_program
 from mini_r1.exposure import examine_exposure
-from mini_r1.holdout import DataSettings, hold_out
+from mini_r1.holdout import DataError, DataSettings, hold_out
 from mini_r1.model_state import is_outdated
 from mini_r1.recipe import parse_recipe
-from mini_r1.run_identity import record_run
+from mini_r1.run_identity import RunRecord, record_run
 from mini_r1.tasks.countdown import Countdown
 from mini_r1.tiny_base import build_model
 from mini_r1.tiny_tokenizer import build_tokenizer
@@ -220,6 +220,16 @@ def test_what_the_base_was_trained_on_counts_for_what_comes_from_it(
     assert exposure.held_out is False and both > 0
     assert f"{both} of the {len(asked)} problems were trained on by {trained} (" in exposure.why
     assert f"problems were trained on by {TINY_BASE} (" in exposure.why
+
+
+def test_problems_are_compared_whatever_their_task_is_called() -> None:
+    """A dotted path names the same task, and a class derived from it may have the same problems."""
+    sides = hold_out(DataSettings("generated:tiny", max_samples=60))
+    record = RunRecord(data=asdict(replace(sides.settings, task="mini_r1.tasks.countdown:Countdown")))
+    with pytest.raises(DataError, match=r"^54 of the 54 problems were trained on by it"):
+        examine_exposure("it", record, sides.train, sides)
+    unknown = RunRecord(data=asdict(replace(sides.settings, task="nobody.has:This")))
+    assert examine_exposure("it", unknown, sides.train, sides).held_out == "unknown"
 
 
 def test_a_run_whose_data_have_changed_is_not_measured_on_them(

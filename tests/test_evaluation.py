@@ -253,6 +253,15 @@ def test_summary_of_known_texts() -> None:
     }  # fmt: skip
 
 
+def test_a_kind_of_group_that_only_some_problems_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Countdown, "groups", lambda self, row: {"size": "3"} if len(row["nums"]) == 3 else {})
+    sampled, greedy = texts([RIGHT, WRONG, CUT, FOREIGN], [FOREIGN] * 4), texts([RIGHT], [FOREIGN])
+    summary = summarise(KNOWN, TASK, sampled, greedy, EvaluationSettings())
+    assert {
+        kind: {name: part["puzzles"] for name, part in found.items()} for kind, found in summary["groups"].items()
+    } == {"size": {"3": 1}}
+
+
 def test_difficulty_is_taken_from_the_row_or_worked_out() -> None:
     nums = [[1, 2, 3], [2, 3, 4], [1, 5, 5, 5], [1, 1], [1] * 7, [1, 2, 3]]
     columns = {"nums": nums, "target": [6, 24, 24, 5, 7, 6], "difficulty": [None] * 5 + ["hard"]}

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
-from chat_tokenizers import llama_tokenizer, qwen_tokenizer
 from conftest import ROOT, dry_run
-from mini_r1.prompts import PromptWriter
 from mini_r1.tasks.gsm8k import Gsm8k, Gsm8kError, read_number
 from mini_r1.tasks.registry import TaskError, rewards_of, task_of
 from mini_r1.tasks.task import Source
@@ -106,7 +103,8 @@ def test_every_verdict_has_its_reason(text: str, reason: str, reward: float) -> 
 def test_the_rewards_are_the_form_and_the_verdict() -> None:
     texts = [completion("2"), completion("3"), "2"]
     verdicts = [TASK.judge(text, ROWS[0]) for text in texts]
-    given = {name: reward(texts, verdicts=verdicts) for name, reward in rewards_of(TASK).items()}
+    judged = {"verdicts": verdicts, "in_format": [TASK.in_format(text) for text in texts]}
+    given = {name: reward(texts, **judged) for name, reward in rewards_of(TASK).items()}
     assert given == {"format": [1.0, 1.0, 0.0], "answer": [1.0, 0.0, 0.0]}
 
 
@@ -217,18 +215,6 @@ def test_keys_groups_and_lines_for_people() -> None:
     assert TASK.groups({"answer": "one\n\ntwo\n#### 2"}) == {"how many steps": "2 steps"}
     assert "\n" not in TASK.show(spaced)
     assert TASK.solution(ROWS[0]) == ROWS[0]["answer"]
-
-
-@pytest.mark.parametrize("tokenizer", [qwen_tokenizer(), llama_tokenizer()], ids=["qwen", "llama"])
-def test_a_prompt_ends_in_the_prefill_and_a_right_answer_comes_back(tokenizer: PreTrainedTokenizerBase) -> None:
-    row, answer = TASK.solved_example()
-    prompt = PromptWriter(tokenizer, TASK).write(row)
-    assert prompt.endswith(TASK.prefill)
-    assert row["question"] in prompt
-    assert "<answer> 42 </answer>" in prompt
-    back = str(tokenizer.decode(tokenizer(text=answer, add_special_tokens=False)["input_ids"]))
-    assert TASK.judge(back, row).reason == "correct"
-    assert TASK.in_format(back)
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
 from countdown_prompts import render_prompt
-from mini_r1.prompts import build_prompts
+from mini_r1.prompts import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.tasks.countdown import USER_PROMPT, Countdown
 from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
 from mini_r1.tiny_tokenizer import build_tokenizer
@@ -163,3 +163,14 @@ def test_build_prompts_checks_the_tokens() -> None:
 def test_build_prompts_of_no_puzzles() -> None:
     with pytest.raises(ValueError, match="no problems"):
         build_prompts(puzzle_rows().select([]), TASK, qwen_tokenizer(), max_prompt_length=100)
+
+
+def test_a_prompt_that_is_not_the_one_of_the_record_is_found() -> None:
+    """By its text, or by its tokens where a tokenizer cuts the same text otherwise; a record without one fits."""
+    made = PromptWriter(qwen_tokenizer(), TASK).example()
+    assert find_prompt_change(made, made) is None
+    assert find_prompt_change(made, {}) is None
+    tokens = find_prompt_change(made, made | {"example_tokens": "0"})
+    assert tokens is not None and "same text, other tokens" in tokens.cause
+    text = find_prompt_change(made, made | {"example": "Before: " + made["example"]})
+    assert text is not None and "where they part: 'Before" in text.cause

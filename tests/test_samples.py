@@ -62,6 +62,19 @@ def test_a_completion_is_judged_once_however_many_rewards_there_are(
     assert judged == [RIGHT, WRONG]
 
 
+def test_each_figure_is_of_what_it_says(tmp_path: Path) -> None:
+    """Of four completions one is right, three keep the format, and one of five equations is wrong."""
+    wrong_sum = "\n4 + 3 = 8 no\n</think>\n<answer> 4 - 3 </answer>"
+    logged: dict[str, float] = {}
+    given = call(
+        SampleRecorder(tmp_path, 8), 0, [RIGHT, WRONG, wrong_sum, "\n4 + 3 = 7 yes"], log_metric=logged.__setitem__
+    )
+    assert given == [[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    figures = {"solved": 1 / 4, "format": 3 / 4, "thinking/attempts": 5 / 4, "thinking/arithmetic": 4 / 5}
+    assert {name: logged[name] for name in figures} == figures
+    assert [record["in_format"] for record in records(tmp_path)] == [True, True, True, False]
+
+
 def brevity(completions: list[str], **kwargs: Any) -> list[float]:
     """Somebody's own reward."""
     return [1 / (1 + len(completion)) for completion in completions]
@@ -130,6 +143,15 @@ def test_rewind_forgets_the_steps_that_are_done_again(tmp_path: Path) -> None:
     assert [record["step"] for record in records(tmp_path)] == [0, 1]
     assert (tmp_path / "completion_samples.txt").read_text().count("<think>") == 2
     assert (tmp_path / "success_completion_samples.txt").read_text().count("<think>") == 2
+
+
+def test_rewind_keeps_what_an_earlier_version_recorded(tmp_path: Path) -> None:
+    old = {"step": 0, "split": "train", "nums": [3, 4], "target": 7, "completion": RIGHT, "reason": "correct"}
+    old |= {"answer": "4 + 3", "equation_reward": 1.0, "format_reward": 1.0, "attempts": 1}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(old) + "\n", encoding="utf-8")
+    SampleRecorder(tmp_path, per_step=8).rewind(1)
+    assert records(tmp_path) == [old]
+    assert RIGHT in (tmp_path / "success_completion_samples.txt").read_text(encoding="utf-8")
 
 
 def test_rewind_to_the_start_of_a_used_folder(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A task or a reward is a line in the recipe: ours by name, anybody's by its dotted path, and mistakes in words."""
 
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
+from chat_tokenizers import llama_tokenizer, qwen_tokenizer
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from mini_r1.preflight import check_run
 from mini_r1.problems import UserError
+from mini_r1.prompts import PromptWriter
 from mini_r1.recipe import RecipeError, read_recipe
 from mini_r1.tasks.countdown import Countdown
 from mini_r1.tasks.registry import TASKS, TaskError, find_task, rewards_of, task_of
-from mini_r1.tasks.task import Row, Task
+from mini_r1.tasks.task import Row, Task, json_object
 from mini_r1.value_ranges import check_rewards
+from requirements import skip_or_fail
 
 MY_TASK = '''
 """Somebody's own task, in a file outside of the repository: write the number that was asked for."""
@@ -118,8 +124,10 @@ def test_a_task_and_a_reward_from_outside_need_no_line_of_the_repository(folder:
     arguments = [str(TINY_BASE), "run", "--puzzles", "4", "--samples", "1", "--out", "run/evaluation.json"]
     evaluated = script("evaluate.py", *arguments, folder=folder)
     assert evaluated.returncode == 0, evaluated.stderr
-    asked = script("ask.py", "run", "--row", '{"number": 12}', "--max-completion-length", "8", folder=folder)
+    asked = script("ask.py", "--row", '{"number": 12}', "run", "--max-completion-length", "8", folder=folder)
     assert asked.returncode == 0 and asked.stdout.startswith("> echo 12\n"), asked.stderr
+    elsewhere = script("ask.py", str(folder / "run"), "--row", '{"number": 12}', folder=folder.parent)
+    assert elsewhere.returncode == 2 and "error: task is 'my_task:Echo'" in elsewhere.stderr
     assert script("report.py", "run", folder=folder).returncode == 0
     page = (folder / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert "the echo: write the number that you are given" in page and "another number" in page
@@ -132,17 +140,48 @@ def test_a_report_can_be_made_where_the_task_is_not(folder: Path, tmp_path_facto
     assert find_task("broken") is None
 
 
-def test_every_task_of_ours_is_there_and_says_what_it_has_to() -> None:
-    for name in (*TASKS.keys() - {"reasoning_gym"}, "gsm8k/socratic"):  # tests/test_reasoning_gym.py has that one
-        task = task_of(name)
-        row, completion = task.solved_example()
-        assert task.judge(completion, row).reason == "correct" and task.in_format(completion)
-        assert set(task.default_rewards) <= set(task.rewards)
-        assert set(task.columns) <= set(row)
-        assert task.show(row) and task.question(row) and task.key(row)
-        for text in ("", "\ud800", "<answer>" * 1000, "x" * 100_000):
-            assert task.judge(text, row).reason in task.reasons
-            assert not task.in_format(text)
+OURS = ("countdown", "gsm8k", "gsm8k/socratic", "reasoning_gym/knights_knaves")
+
+
+def ours(name: str) -> Task:
+    """One of our tasks, if its package is here."""
+    if name.startswith("reasoning_gym") and importlib.util.find_spec("reasoning_gym") is None:
+        skip_or_fail("reasoning-gym is not installed")
+    return task_of(name)
+
+
+def test_no_task_of_ours_is_left_out() -> None:
+    assert {name.partition("/")[0] for name in OURS} == set(TASKS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_task_of_ours_says_what_it_has_to(name: str) -> None:
+    task = ours(name)
+    row, completion = task.solved_example()
+    assert task.judge(completion, row).reason == "correct" and task.in_format(completion)
+    assert set(task.default_rewards) <= set(task.rewards)
+    assert set(task.columns) <= set(row)
+    assert task.show(row) and task.question(row) and task.key(row)
+    names = task.measure(completion, row).keys()
+    for text in ("", "\ud800", "<answer>" * 1000, "x" * 100_000):
+        assert task.judge(text, row).reason in task.reasons
+        assert not task.in_format(text)
+        assert task.measure(text, row).keys() == names >= task.measure_in_training(text, row).keys()
+
+
+@pytest.mark.parametrize("tokenizer", [qwen_tokenizer(), llama_tokenizer()], ids=["qwen", "llama"])
+@pytest.mark.parametrize("name", OURS)
+def test_a_prompt_ends_in_the_prefill_and_a_right_answer_comes_back(
+    name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    task = ours(name)
+    row, answer = task.solved_example()
+    prompt = PromptWriter(tokenizer, task).write(row)
+    assert prompt.endswith(task.prefill)
+    assert task.question(row) in prompt and "<answer>" in task.question(row)
+    back = str(tokenizer.decode(tokenizer(text=answer, add_special_tokens=False)["input_ids"]))
+    assert task.judge(back, row).reason == "correct"
+    assert task.in_format(back)
 
 
 class Unfinished(Task):
@@ -210,7 +249,7 @@ def test_a_reward_that_there_is_not_is_said_in_words(names: list[str], told: str
 
 
 def test_every_reward_of_a_run_is_what_it_says() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "completions": [
             "</think><answer>3 + 4</answer>",
             "</think><answer>3 * 4</answer>",
@@ -220,7 +259,9 @@ def test_every_reward_of_a_run_is_what_it_says() -> None:
         "target": [7] * 3,
         "nums": [[3, 4]] * 3,
     }
-    found = rewards_of(Countdown(), ["format", "equation", "numbers", "soft_overlong"], max_completion_length=100)
+    task = Countdown()
+    columns["verdicts"] = [task.judge(text, {"nums": [3, 4], "target": 7}) for text in columns["completions"]]
+    found = rewards_of(task, ["format", "equation", "numbers", "soft_overlong"], max_completion_length=100)
     assert {name: function(**columns) for name, function in found.items()} == {
         "format": [1, 1, 1],
         "equation": [1, 0, 0],
@@ -253,15 +294,12 @@ def test_a_task_config_is_a_mapping() -> None:
         read_recipe(["--config", str(TINY_RECIPE), "--task_config", "[1, 2]"])
 
 
-@pytest.mark.parametrize("row", ["{}", "[1]", "3", '"x"'])
-def test_a_row_for_ask_that_is_none_is_said_in_words(row: str) -> None:
-    import argparse
+def test_a_row_for_ask_has_every_column() -> None:
+    with pytest.raises(UserError, match="--row: question, answer missing"):
+        task_of("gsm8k").read_arguments(argparse.Namespace(row={}))
 
-    class Plain(Countdown):
-        add_arguments, read_arguments = Task.add_arguments, Task.read_arguments
 
-    parser = argparse.ArgumentParser()
-    task = Plain()
-    task.add_arguments(parser)
-    with pytest.raises(UserError, match="--row"):
-        task.read_arguments(parser.parse_args(["--row", row]))
+@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "{", "", "[" * 100_000])
+def test_what_is_no_json_object_is_said_in_words(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no JSON object"):
+        json_object(text)

@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mini_r1.rewards import judge_format
 from mini_r1.tasks.task import RewardFunction, Verdict
 
 INSTRUCTION = (
@@ -15,13 +14,9 @@ INSTRUCTION = (
 MAX_SHOWN = 300  # characters of a problem in one line
 
 
-def format_reward(completions: Sequence[str], **kwargs: Any) -> list[float]:
-    """1.0 for each completion of the form `…</think> <answer>…</answer>`, else 0.0.
-
-    >>> format_reward(["so</think> <answer>42</answer>", "42"])
-    [1.0, 0.0]
-    """
-    return [float(judge_format(completion)) for completion in completions]
+def format_reward(completions: Sequence[str], *, in_format: Sequence[bool], **kwargs: Any) -> list[float]:
+    """1.0 for each completion in the form that the task asks for, else 0.0."""
+    return [float(one) for one in in_format]
 
 
 def answer_reward(completions: Sequence[str], *, verdicts: Sequence[Verdict], **kwargs: Any) -> list[float]:

@@ -20,7 +20,7 @@ from mini_r1.rewards import (
 from mini_r1.script_arguments import DEFAULT_DATASET
 from mini_r1.solver import MAX_NUMBERS, difficulty, solve
 from mini_r1.tasks.task import RewardFunction, Row, Source, Task, Verdict
-from mini_r1.traces import judge_thinking, mark_lines
+from mini_r1.traces import judge_thinking, mark_lines, read_thinking
 
 USER_PROMPT = (
     "Using the numbers {nums}, create an equation that equals {target}. You can use basic arithmetic operations "
@@ -131,6 +131,11 @@ class Countdown(Task):
         thinking = judge_thinking(completion, row["nums"], row["target"])
         ratios = {name: (getattr(thinking, of), getattr(thinking, out_of)) for name, (of, out_of) in RATIOS.items()}
         return {"attempts": (thinking.attempts, 1)} | ratios
+
+    def measure_in_training(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
+        """Attempts and arithmetic, which take a third of the time of the whole."""
+        thinking = read_thinking(completion)
+        return {"attempts": (thinking.attempts, 1), "arithmetic": (thinking.right, thinking.equations)}
 
     def marks(self, completion: str, row: Row) -> list[list[str]]:
         """What is wrong with each line of the thinking."""

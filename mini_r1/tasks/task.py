@@ -8,15 +8,16 @@ The pattern is that of nanochat's `tasks/` (a task knows its rows and how to jud
 functions (plain functions of completions and of the data set's columns).
 """
 
+import argparse
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:
-    import argparse
+from mini_r1.problems import UserError
 
+if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, Any]  # one problem: what its columns hold
@@ -136,7 +137,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def rewards(self) -> Mapping[str, RewardFunction]:
-        """The rewards that a recipe can name. Beside the columns each gets `verdicts`, one for each completion."""
+        """The rewards that a recipe can name. Beside the columns each gets `verdicts` and `in_format`, one for each."""
 
     @abstractmethod
     def judge(self, completion: str, row: Row) -> Verdict:
@@ -147,8 +148,15 @@ class Task(ABC):
         """Whether a completion has the form that was asked for."""
 
     def measure(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
-        """What else to count in a completion: name -> (how many, of how many); sums are divided over completions."""
+        """What else to count in a completion: name -> (how many, of how many); the names are the same for any text.
+
+        Over several completions the two are summed before they are divided.
+        """
         return {}
+
+    def measure_in_training(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
+        """What of `measure` is worth its time on every completion of a training; by default all of it."""
+        return self.measure(completion, row)
 
     def marks(self, completion: str, row: Row) -> list[list[str]]:
         """For the lines of a completion, from the first: what a person should see is wrong with each."""
@@ -156,24 +164,21 @@ class Task(ABC):
 
     # --- one problem by hand, for scripts/ask.py ---
 
-    def add_arguments(self, parser: "argparse.ArgumentParser") -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options by which a person gives a problem on the command line."""
         example = json.dumps(dict(self.solved_example()[0]))
-        parser.add_argument("--row", type=json.loads, required=True, help=f"the problem as JSON, such as '{example}'")
+        parser.add_argument("--row", type=json_object, required=True, help=f"the problem as JSON, such as '{example}'")
 
-    def read_arguments(self, arguments: "argparse.Namespace") -> Row:
+    def read_arguments(self, arguments: argparse.Namespace) -> Row:
         """The problem that a person has given.
 
         Raises:
             UserError: naming the option and what is allowed.
         """
-        from mini_r1.problems import UserError
-
-        row = arguments.row
-        missing = [name for name in self.columns if not isinstance(row, dict) or name not in row]
-        if missing:
+        row: Row = arguments.row
+        if missing := [name for name in self.columns if name not in row]:
             raise UserError(f"--row: {', '.join(missing)} missing: give a JSON object with {', '.join(self.columns)}")
-        return dict(row)
+        return row
 
     def solution(self, row: Row) -> str | None:
         """A solution in words, or that there is none, for a person who has seen the model try."""
@@ -182,7 +187,19 @@ class Task(ABC):
 
 def rows_of(problems: "Dataset") -> list[dict[str, Any]]:
     """The rows of a data set as plain dictionaries, in order."""
-    return list(problems.to_list())
+    rows: list[dict[str, Any]] = problems.to_list()
+    return rows
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A mapping given on a command line as JSON; a type for argparse, which shows the message."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text[:100]!r} is no JSON object; needed: one such as {{"key": "value"}}')
+    return value
 
 
 def batch_rows(columns: Mapping[str, Any], names: Sequence[str], size: int) -> list[dict[str, Any]]:
