@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,76 +24,33 @@ from mini_r1.tasks.task import Row, Task, json_object
 from mini_r1.value_ranges import check_rewards
 from requirements import skip_or_fail
 
-MY_TASK = '''
-"""Somebody's own task, in a file outside of the repository: write the number that was asked for."""
+REWARDS = ["format", "answer", "my_module.brevity", "my_module.sees_its_column"]
+# Beside what README shows: a reward that takes a column of the data.
+MORE = """
 
-from datasets import Dataset
-
-from mini_r1.rewards import judge_format, last_answer
-from mini_r1.tasks.task import CORRECT, NO_ANSWER, Task, Verdict
-
-
-class Echo(Task):
-    title = "the echo"
-    description = "write the number that you are given"
-    default_source = "generated"
-    columns = ("number",)
-    reasons = {CORRECT: "the number", NO_ANSWER: "no answer", "other": "another number"}
-    default_rewards = ("format", "echo")
-
-    def load(self, source):
-        first = self.config.get("first", 1)
-        return Dataset.from_dict({"number": list(range(first, first + min(source.max_samples, 150)))})
-
-    def key(self, row):
-        return str(row["number"])
-
-    def question(self, row):
-        return f"{row['number']}"
-
-    def show(self, row):
-        return f"echo {row['number']}"
-
-    def solved_example(self):
-        return {"number": 7}, " 7</think>\\n<answer> 7 </answer>"
-
-    @property
-    def rewards(self):
-        return {"format": self.format, "echo": echo}
-
-    def format(self, completions, **kwargs):
-        return [float(self.in_format(completion)) for completion in completions]
-
-    def judge(self, completion, row):
-        answer = last_answer(completion)
-        reason = NO_ANSWER if answer is None else CORRECT if answer == str(row["number"]) else "other"
-        return Verdict(float(reason == CORRECT), reason, answer)
-
-    def in_format(self, completion):
-        return judge_format(completion)
-
-
-def echo(completions, verdicts, **kwargs):
-    return [verdict.reward for verdict in verdicts]
-
-
-def brevity(completions, number, **kwargs):
-    """A reward of one's own, which also takes a column of the data."""
-    assert len(number) == len(completions)
-    return [1 / (1 + len(completion)) for completion in completions]
-'''
+def sees_its_column(completions, n, **kwargs):
+    return [float(len(n) == len(completions)) for _ in completions]
+"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Somebody's folder: a file with a task and a reward, and a recipe that names them."""
-    (tmp_path / "my_task.py").write_text(MY_TASK, encoding="utf-8")
+    """Somebody's folder: a file with README's task and reward, and a recipe that names them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    task, reward = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_module.py").write_text(f"{task}\n\n{reward}{MORE}", encoding="utf-8")
     recipe = TINY_RECIPE.read_text(encoding="utf-8").replace("assets/", f"{ROOT}/assets/")
     lines = [
         line for line in recipe.splitlines() if line.partition(":")[0] not in ("dataset_id_or_path", "max_samples")
     ]
-    lines += ["task: my_task:Echo", "task_config: {first: 3}", "reward_funcs: [format, echo, my_task.brevity]"]
-    lines += ["reward_weights: [1, 1, 0.5]", "max_samples: 60", "eval_puzzles: 4", "per_device_train_batch_size: 16"]
+    lines += ["task: my_module:Double", "task_config: {first: 3}", f"reward_funcs: [{', '.join(REWARDS)}]"]
+    lines += [
+        "reward_weights: [1, 1, 0.5, 0]",
+        "max_prompt_length: 400",
+        "max_samples: 60",
+        "eval_puzzles: 4",
+        "per_device_train_batch_size: 16",
+    ]
     lines += ["num_generations: 4", "max_completion_length: 16", "max_steps: 2", "output_dir: run"]
     lines += ["per_device_eval_batch_size: 8", "eval_steps: 1", "save_steps: 1"]
     keys = [line.partition(":")[0] for line in lines]
@@ -113,25 +71,28 @@ def test_a_task_and_a_reward_from_outside_need_no_line_of_the_repository(folder:
     trained = script("run_r1_grpo.py", "--config", "mine.yaml", folder=folder)
     assert trained.returncode == 0, trained.stderr
     record = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
-    assert record["rewards"] == ["format", "echo", "my_task.brevity"]
-    assert record["data"]["task"] == "my_task:Echo" and record["data"]["task_config"] == {"first": 3}
+    assert record["rewards"] == REWARDS
+    assert record["data"]["task"] == "my_module:Double" and record["data"]["task_config"] == {"first": 3}
     log = json.loads((folder / "run" / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     names = {name for entry in log for name in entry}
-    assert {"solved", "format", "verdict/other", "rewards/brevity/mean", "eval_solved"} <= names
+    assert {"solved", "format", "verdict/wrong", "rewards/brevity/mean", "eval_solved"} <= names
     assert not any(name.startswith("thinking/") for name in names)  # this task measures nothing of that kind
     samples = (folder / "run" / "completion_samples" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    assert set(json.loads(samples[0])["rewards"]) == {"format", "echo", "my_task.brevity"}
+    assert (
+        json.loads(samples[0])["rewards"]["my_module.sees_its_column"] == 1
+        and list(json.loads(samples[0])["rewards"]) == REWARDS
+    )
     arguments = [str(TINY_BASE), "run", "--puzzles", "4", "--samples", "1", "--out", "run/evaluation.json"]
     evaluated = script("evaluate.py", *arguments, folder=folder)
     assert evaluated.returncode == 0, evaluated.stderr
-    asked = script("ask.py", "--row", '{"number": 12}', "run", "--max-completion-length", "8", folder=folder)
-    assert asked.returncode == 0 and asked.stdout.startswith("> echo 12\n"), asked.stderr
-    elsewhere = script("ask.py", str(folder / "run"), "--row", '{"number": 12}', folder=folder.parent)
-    assert elsewhere.returncode == 2 and "error: task is 'my_task:Echo'" in elsewhere.stderr
+    asked = script("ask.py", "--row", '{"n": 12}', "run", "--max-completion-length", "8", folder=folder)
+    assert asked.returncode == 0 and asked.stdout.startswith("> 2 x 12\n"), asked.stderr
+    elsewhere = script("ask.py", str(folder / "run"), "--row", '{"n": 12}', folder=folder.parent)
+    assert elsewhere.returncode == 2 and "error: task is 'my_module:Double'" in elsewhere.stderr
     assert script("report.py", "run", folder=folder).returncode == 0
     page = (folder / "run" / "report" / "index.html").read_text(encoding="utf-8")
-    assert "the echo: write the number that you are given" in page and "another number" in page
-    assert "the echo" in (folder / "run" / "README.md").read_text(encoding="utf-8")
+    assert "doubling: double a number" in page
+    assert "doubling" in (folder / "run" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_report_can_be_made_where_the_task_is_not(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
