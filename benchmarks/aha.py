@@ -13,11 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
-    from mini_r1.problems import UserError
-    from mini_r1.run_records import Interval, Record, Result, read_results, read_run
+    from mini_r1.program.problems import UserError
+    from mini_r1.runs.records import Interval, Record, Result, read_results, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic", "attempts", "length")

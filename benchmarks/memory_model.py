@@ -1,4 +1,4 @@
-"""How far off mini_r1/memory.py is: its estimate against the peak that real GRPO steps reach on this CPU.
+"""How far off mini_r1/preflight/memory.py is: its estimate against the peak that real GRPO steps reach on this CPU.
 
     python benchmarks/memory_model.py    # 3 minutes; rewrites benchmarks/results/memory_model.md
 
@@ -18,19 +18,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-    from mini_r1.launch import Launch
-    from mini_r1.memory import peak, training_items
-    from mini_r1.model_shape import load_config, measure_shape
-    from mini_r1.preflight import step_of
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.recipe import parse_recipe
-    from mini_r1.samples import SampleRecorder
-    from mini_r1.training import build_trainer, hardware
+    from mini_r1.machine.launch import Launch
+    from mini_r1.policy.shape import load_config, measure_shape
+    from mini_r1.preflight.checks import step_of
+    from mini_r1.preflight.memory import peak, training_items
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.recipe.read import parse_recipe
+    from mini_r1.train.run import build_trainer, hardware
+    from mini_r1.train.samples import SampleRecorder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"

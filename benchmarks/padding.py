@@ -17,18 +17,18 @@ from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
     import torch
     from trl import GRPOTrainer
 
-    from mini_r1.decoding import decode_without_ended
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.recipe import parse_recipe
-    from mini_r1.samples import SampleRecorder
-    from mini_r1.training import build_trainer, hardware
-    from mini_r1.trimming import TrimmedGRPOTrainer
+    from mini_r1.generation.decoding import decode_without_ended
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.recipe.read import parse_recipe
+    from mini_r1.train.run import build_trainer, hardware
+    from mini_r1.train.samples import SampleRecorder
+    from mini_r1.train.trainer import TrimmedGRPOTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"

@@ -19,10 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
-    from mini_r1.rewards import equation_reward_func, format_reward_func
+    from mini_r1.tasks.rewards import equation_reward_func, format_reward_func
 
 ROOT = Path(__file__).resolve().parents[1]
 Batch = tuple[list[str], list[int], list[list[int]]]

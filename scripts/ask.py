@@ -18,21 +18,21 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
-from mini_r1.problems import UserError
+from mini_r1.program.failures import in_words
+from mini_r1.program.problems import UserError
 
 with in_words():
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from mini_r1.chat_template import PromptSettings
-    from mini_r1.policies import load_model, load_tokenizer, resolve_model
-    from mini_r1.prompts import PromptWriter
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.run_identity import find_record
-    from mini_r1.sampling import Completion, generate_completions
+    from mini_r1.generation.sampling import Completion, generate_completions
+    from mini_r1.policy.loading import load_model, load_tokenizer, resolve_model
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.program.terminal import GrowingText
+    from mini_r1.prompts.build import PromptWriter
+    from mini_r1.prompts.chat_template import PromptSettings
+    from mini_r1.runs.identity import find_record
     from mini_r1.tasks.registry import DEFAULT_TASK, task_of
     from mini_r1.tasks.task import Task
-    from mini_r1.terminal import GrowingText
 
 LARGEST_SEED = 2**32 - 1
 TEMPERATURES = 0.01, 100.0  # outside, scores over- or underflow
@@ -106,7 +106,7 @@ def load(name: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, P
     name = resolve_model(name)
     with contextlib.ExitStack() as stack:
         if not Path(name).is_dir():
-            from mini_r1.hub_access import offline_if_unreachable  # imports TRL, which a folder does not need
+            from mini_r1.hub.access import offline_if_unreachable  # imports TRL, which a folder does not need
 
             stack.enter_context(offline_if_unreachable())
         tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)

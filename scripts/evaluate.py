@@ -22,22 +22,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import as_error, in_words, say
-from mini_r1.problems import UserError
+from mini_r1.program.failures import as_error, in_words, say
+from mini_r1.program.problems import UserError
 
 with in_words():
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from mini_r1.chat_template import PromptSettings
-    from mini_r1.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
-    from mini_r1.exposure import Exposure, examine_exposure
-    from mini_r1.holdout import DataSettings, Sides, hold_out
-    from mini_r1.model_card import CARD, EVALUATION, update_card
-    from mini_r1.model_state import read_state
-    from mini_r1.policies import load_model, load_tokenizer, resolve_model
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.run_identity import RunRecord, find_record
+    from mini_r1.policy.loading import load_model, load_tokenizer, resolve_model
+    from mini_r1.policy.state import read_state
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.prompts.chat_template import PromptSettings
+    from mini_r1.results.card import CARD, EVALUATION, update_card
+    from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
+    from mini_r1.runs.exposure import Exposure, examine_exposure
+    from mini_r1.runs.holdout import DataSettings, Sides, hold_out
+    from mini_r1.runs.identity import RunRecord, find_record
     from mini_r1.tasks.registry import task_of
     from mini_r1.tasks.task import Task, json_object
 

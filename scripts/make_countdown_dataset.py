@@ -18,14 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
-from mini_r1.problems import UserError
+from mini_r1.program.failures import in_words
+from mini_r1.program.problems import UserError
 
 with in_words():
     from datasets import Dataset
 
-    from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles
-    from mini_r1.quiet import quiet_libraries
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.tasks.countdown.puzzles import FILE_ENDINGS, WORLDS, generate_puzzles
 
 
 def write_puzzles(dataset: Dataset, path: Path) -> None:

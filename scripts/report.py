@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
-    from mini_r1.report import write_report
+    from mini_r1.results.report import write_report
 
 
 def build_parser() -> argparse.ArgumentParser:

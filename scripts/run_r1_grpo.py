@@ -13,15 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
-    from mini_r1.recipe_help import show_help_if_asked
+    from mini_r1.recipe.help import show_help_if_asked
 
     show_help_if_asked(sys.argv)  # at once: what follows takes seconds to import
-    from mini_r1.preflight import run_preflight
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.recipe import parse_recipe, read_recipe
+    from mini_r1.preflight.checks import run_preflight
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.recipe.read import parse_recipe, read_recipe
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
     if status or values[0].dry_run:
         return status
     script, training, model = parse_recipe()
-    from mini_r1.training import run  # here, because a dry run takes seconds without it
+    from mini_r1.train.run import run  # here, because a dry run takes seconds without it
 
     return run(script, training, model)
 

@@ -20,13 +20,13 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
-    from mini_r1.generation_server import plan_server
-    from mini_r1.machine import visible_gpus
-    from mini_r1.problems import UserError
-    from mini_r1.recipe import read_recipe
+    from mini_r1.generation.server import plan_server
+    from mini_r1.machine.gpus import visible_gpus
+    from mini_r1.program.problems import UserError
+    from mini_r1.recipe.read import read_recipe
 
 
 def check_address(host: str, port: int) -> None:

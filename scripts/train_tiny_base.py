@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
+from mini_r1.program.failures import in_words
 
 with in_words():
     import torch
@@ -29,11 +29,10 @@ with in_words():
     from tqdm import tqdm
     from transformers import Qwen2ForCausalLM
 
-    from mini_r1.holdout import DataSettings, Sides, hold_out
-    from mini_r1.interrupts import StopRequest, leave_signals_to_parent
-    from mini_r1.quiet import quiet_libraries
-    from mini_r1.run_identity import PRACTICE
-    from mini_r1.tiny_base import (
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.runs.holdout import DataSettings, Sides, hold_out
+    from mini_r1.runs.identity import PRACTICE
+    from mini_r1.tiny.base import (
         Batch,
         Corpus,
         CorpusConfig,
@@ -43,7 +42,8 @@ with in_words():
         next_token_loss,
         schedule,
     )
-    from mini_r1.tiny_tokenizer import build_tokenizer
+    from mini_r1.tiny.tokenizer import build_tokenizer
+    from mini_r1.train.interrupts import StopRequest, leave_signals_to_parent
 
 CHECKPOINT = "checkpoint.pt"
 SAVE_EVERY = 500  # steps

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
-from mini_r1.problems import UserError
+from mini_r1.program.failures import in_words
+from mini_r1.program.problems import UserError
 
 SECONDS = 120.0  # for the other node's step to start, which may have a container to unpack
 

@@ -2,8 +2,8 @@
 
 Prints the output folder, whether the run needs a vLLM server that is not there yet (yes or no), how many GPUs that
 gets, whether the run is for CPUs, and whether it is a dry run. It reads the YAML file and the overrides as text, as
-mini_r1.recipe does; whether they are right is for the preflight to say, which needs half a minute to import all that it
-checks.
+mini_r1.recipe.read does; whether they are right is for the preflight to say, which needs half a minute to import all
+that it checks.
 
 python slurm/recipe_values.py receipes/grpo-tiny-countdown.yaml --output_dir runs/mine
 """
@@ -16,13 +16,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
-from mini_r1.failures import in_words
-from mini_r1.problems import UserError
+from mini_r1.program.failures import in_words
+from mini_r1.program.problems import UserError
 
 with in_words():
     import yaml
 
-# For what a recipe leaves out: as in TRL, transformers and mini_r1.recipe.
+# For what a recipe leaves out: as in TRL, transformers and mini_r1.recipe.read.
 DEFAULTS: dict[str, Any] = {
     "output_dir": "trainer_output",
     "use_vllm": False,
@@ -94,7 +94,7 @@ def output_folder(value: object) -> str:
 
 
 def wants_server(values: Mapping[str, Any]) -> bool:
-    """Whether the run starts a vLLM server: mini_r1.machine.generation_kind says "own server"."""
+    """Whether the run starts a vLLM server: mini_r1.machine.gpus.generation_kind says "own server"."""
     has_address = values.get("vllm_server_base_url") is not None
     has_address |= values["vllm_server_host"] != DEFAULTS["vllm_server_host"]
     return is_on("use_vllm", values["use_vllm"]) and values["vllm_mode"] != "colocate" and not has_address

@@ -12,9 +12,9 @@ import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from chat_tokenizers import qwen_tokenizer
-from mini_r1.failures import in_words
-from mini_r1.recipe import parse_recipe
-from mini_r1.training import run
+from mini_r1.program.failures import in_words
+from mini_r1.recipe.read import parse_recipe
+from mini_r1.train.run import run
 
 ROOT = Path(__file__).parents[1]
 TINY_BASE = ROOT / "assets" / "tiny-countdown-base"

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from mini_r1.chat_template import PromptSettings
-from mini_r1.prompts import PromptWriter
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.prompts.chat_template import PromptSettings
+from mini_r1.tasks.countdown.task import Countdown
 
 
 def render_prompt(

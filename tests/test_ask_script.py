@@ -12,9 +12,9 @@ import pytest
 
 from conftest import ROOT, TINY_BASE
 from countdown_prompts import render_prompt
-from mini_r1.failures import in_words
-from mini_r1.policies import load_model, load_tokenizer
-from mini_r1.sampling import Completion, generate_completions
+from mini_r1.generation.sampling import Completion, generate_completions
+from mini_r1.policy.loading import load_model, load_tokenizer
+from mini_r1.program.failures import in_words
 
 SCRIPT = ROOT / "scripts" / "ask.py"
 main = runpy.run_path(str(SCRIPT))["main"]

@@ -6,12 +6,12 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.countdown import load_countdown
-from mini_r1.evaluation import EvaluationSettings, Result, evaluate
-from mini_r1.holdout import DataSettings, hold_out
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.tiny_base import Corpus, CorpusConfig, arithmetic_accuracy
-from mini_r1.tiny_tokenizer import build_tokenizer
+from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate
+from mini_r1.runs.holdout import DataSettings, hold_out
+from mini_r1.tasks.countdown.puzzles import load_countdown
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tiny.base import Corpus, CorpusConfig, arithmetic_accuracy
+from mini_r1.tiny.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from mini_r1 import attention
-from mini_r1.attention import FLASH, FLASH_FROM_HUB, KERNELS, attention_implementation
+from mini_r1.policy import attention
+from mini_r1.policy.attention import FLASH, FLASH_FROM_HUB, KERNELS, attention_implementation
 
 
 @pytest.mark.parametrize(

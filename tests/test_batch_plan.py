@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.batch_plan import BatchPlan, plan_batches
-from mini_r1.problems import Problem
-from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
+from mini_r1.program.problems import Problem
+from mini_r1.recipe.batches import BatchPlan, plan_batches
+from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.recipe.text import RecipeError
 
 
 def plan(processes: int, **more: object) -> tuple[BatchPlan, list[Problem]]:

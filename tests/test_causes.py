@@ -14,8 +14,8 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file
 
-from mini_r1.causes import CAUSES, explain, is_disk_full, is_non_finite, one_line
-from mini_r1.problems import Problem, UserError
+from mini_r1.program.causes import CAUSES, explain, is_disk_full, is_non_finite, one_line
+from mini_r1.program.problems import Problem, UserError
 
 
 def raised(action: Callable[[], Any]) -> BaseException:

@@ -18,7 +18,7 @@ from chat_tokenizers import (
     llama_tokenizer,
     qwen_tokenizer,
 )
-from mini_r1.chat_template import ChatFormat, PromptError, PromptSettings
+from mini_r1.prompts.chat_template import ChatFormat, PromptError, PromptSettings
 
 SYSTEM, USER, PREFILL = "Be kind.", "What is <think>1 + 1</think>?", "Let me see.\n<think>"
 CHATML_TURN = ("<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>")

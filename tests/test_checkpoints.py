@@ -10,18 +10,18 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from conftest import TINY_BASE
-from mini_r1.checkpoints import (
+from mini_r1.policy.checkpoints import (
     MANIFEST,
     TORCH,
     ZERO,
     ZERO3,
     CheckpointError,
-    TakeNewSteps,
     choose_checkpoint,
     missing,
     read_checkpoint,
     write_manifest,
 )
+from mini_r1.train.resume import TakeNewSteps
 
 FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 

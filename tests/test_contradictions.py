@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.contradictions import DEPENDENTS, METRICS, find_contradictions, say_without_effect
-from mini_r1.recipe import KEYS, read_recipe
-from mini_r1.run_plan import Report
+from mini_r1.preflight.plan import Report
+from mini_r1.recipe.contradictions import DEPENDENTS, METRICS, find_contradictions, say_without_effect
+from mini_r1.recipe.read import KEYS, read_recipe
 
 BEST = "--load_best_model_at_end true"
 PLATEAU = "--lr_scheduler_type reduce_lr_on_plateau"

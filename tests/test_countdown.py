@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict
 
-from mini_r1 import countdown
-from mini_r1.countdown import (
+from mini_r1.runs.holdout import keys_of, split_train_test
+from mini_r1.tasks.countdown import puzzles as countdown
+from mini_r1.tasks.countdown.puzzles import (
     WORLDS,
     World,
     generate_puzzles,
@@ -23,10 +24,9 @@ from mini_r1.countdown import (
     puzzle_key,
     validate_puzzles,
 )
-from mini_r1.holdout import keys_of, split_train_test
-from mini_r1.solver import difficulty, solve
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.traces import enumerate_attempts
+from mini_r1.tasks.countdown.solver import difficulty, solve
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tasks.countdown.thinking import enumerate_attempts
 
 ROWS: list[dict[str, Any]] = [
     {"nums": [19, 36, 55, 7], "target": 65},
@@ -99,9 +99,9 @@ def test_ten_thousand_tiny_puzzles_are_cheap() -> None:
 
 SCRIPT = """
 import json
-from mini_r1.countdown import WORLDS, generate_puzzles
-from mini_r1.holdout import keys_of, split_train_test
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.tasks.countdown.puzzles import WORLDS, generate_puzzles
+from mini_r1.runs.holdout import keys_of, split_train_test
+from mini_r1.tasks.countdown.task import Countdown
 dataset = generate_puzzles(60, seed=5, world=WORLDS["countdown-3to4"])
 sides = split_train_test(dataset, keys_of(Countdown(), dataset), seed=5)
 print(json.dumps([side.to_list() for side in sides]))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import TINY_BASE
 from countdown_prompts import render_prompt
-from mini_r1.decoding import decode_without_ended
+from mini_r1.generation.decoding import decode_without_ended
 
 PUZZLES = [([19, 36, 55], 72), ([3, 4, 5], 17), ([80, 9, 2], 62), ([7, 7, 1], 50)]
 

@@ -8,8 +8,8 @@ from accelerate.commands.launch import launch_command_parser
 
 from conftest import ROOT
 from documents import MARKDOWN, SOURCES
-from mini_r1.preflight import check_run, planned
-from mini_r1.recipe import KEYS, read_recipe
+from mini_r1.preflight.checks import check_run, planned
+from mini_r1.recipe.read import KEYS, read_recipe
 
 PAGES = [name for name in MARKDOWN if not name.startswith("benchmarks/")]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in MARKDOWN}

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from conftest import TINY_BASE, as_program
-from mini_r1.exposure import examine_exposure
-from mini_r1.holdout import DataError, DataSettings, hold_out
-from mini_r1.model_state import is_outdated
-from mini_r1.recipe import parse_recipe
-from mini_r1.run_identity import RunRecord, record_run
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.tiny_base import build_model
-from mini_r1.tiny_tokenizer import build_tokenizer
-from mini_r1.training import run
+from mini_r1.policy.state import is_outdated
+from mini_r1.recipe.read import parse_recipe
+from mini_r1.runs.exposure import examine_exposure
+from mini_r1.runs.holdout import DataError, DataSettings, hold_out
+from mini_r1.runs.identity import RunRecord, record_run
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tiny.base import build_model
+from mini_r1.tiny.tokenizer import build_tokenizer
+from mini_r1.train.run import run
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -225,7 +225,7 @@ def test_what_the_base_was_trained_on_counts_for_what_comes_from_it(
 def test_problems_are_compared_whatever_their_task_is_called() -> None:
     """A dotted path names the same task, and a class derived from it may have the same problems."""
     sides = hold_out(DataSettings("generated:tiny", max_samples=60))
-    record = RunRecord(data=asdict(replace(sides.settings, task="mini_r1.tasks.countdown:Countdown")))
+    record = RunRecord(data=asdict(replace(sides.settings, task="mini_r1.tasks.countdown.task:Countdown")))
     with pytest.raises(DataError, match=r"^54 of the 54 problems were trained on by it"):
         examine_exposure("it", record, sides.train, sides)
     unknown = RunRecord(data=asdict(replace(sides.settings, task="nobody.has:This")))

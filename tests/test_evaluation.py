@@ -13,13 +13,13 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
-from mini_r1.countdown import World, generate_puzzles
-from mini_r1.evaluation import EvaluationSettings, evaluate, format_table, render_prompts, score, summarise
-from mini_r1.rewards import equation_reward_func, format_reward_func
-from mini_r1.sampling import Completion, generate_completions
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.tiny_base import build_model
-from mini_r1.tiny_tokenizer import build_tokenizer
+from mini_r1.generation.sampling import Completion, generate_completions
+from mini_r1.results.evaluation import EvaluationSettings, evaluate, format_table, render_prompts, score, summarise
+from mini_r1.tasks.countdown.puzzles import World, generate_puzzles
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tasks.rewards import equation_reward_func, format_reward_func
+from mini_r1.tiny.base import build_model
+from mini_r1.tiny.tokenizer import build_tokenizer
 
 TASK = Countdown()
 SHORT = EvaluationSettings(samples=4, max_completion_length=16, batch_size=7)
@@ -302,7 +302,7 @@ def test_samples_at_the_temperature_and_once_greedily(
         calls.append(options)
         return generate_completions(*args, **options)
 
-    monkeypatch.setattr("mini_r1.evaluation.generate_completions", spy)
+    monkeypatch.setattr("mini_r1.results.evaluation.generate_completions", spy)
     evaluate(model, tokenizer, PUZZLES, TASK, replace(SHORT, temperature=0.7))
     assert [(call["samples"], call["temperature"]) for call in calls] == [(4, 0.7), (1, 0)]
 

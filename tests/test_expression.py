@@ -1,4 +1,4 @@
-"""The grammar, the bounds and the arithmetic of `mini_r1.expression`, against oracles that share no code with it."""
+"""The grammar, the bounds and the arithmetic of expressions, against oracles that share no code with them."""
 
 import ast
 import operator
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mini_r1 import expression
-from mini_r1.expression import ExpressionError, parse, parse_literal
+from mini_r1.tasks.countdown import expression
+from mini_r1.tasks.countdown.expression import ExpressionError, parse, parse_literal
 
 
 def refusal(text: str) -> str:

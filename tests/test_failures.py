@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.failures import in_words, output_is, work_begins
+from mini_r1.program.failures import in_words, output_is, work_begins
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 PROGRAMS = sorted(path for room in ("scripts", "benchmarks") for path in (ROOT / room).glob("*.py"))
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from mini_r1.failures import in_words, output_is, say, work_begins
-from mini_r1.problems import UserError
+from mini_r1.program.failures import in_words, output_is, say, work_begins
+from mini_r1.program.problems import UserError
 
 def main():
     {body}
@@ -144,14 +144,14 @@ def test_several_processes_say_it_once_through_their_launcher(tmp_path: Path) ->
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
 def test_every_program_imports_and_runs_in_words(program: Path) -> None:
-    """Nothing but the standard library and mini_r1.failures comes before; what is raised has no second speaker."""
+    """Nothing but the standard library and `failures` comes before; what is raised has no second speaker."""
     text = program.read_text(encoding="utf-8")
     assert 'if __name__ == "__main__":\n    with in_words():\n' in text
     before, _, after = text.partition("\nwith in_words():\n")
     names = [alias.name if isinstance(node, ast.Import) else node.module or "" for node in ast.parse(before).body
              if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names]  # fmt: skip
     others = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
-    assert others <= {"mini_r1.failures", "mini_r1.problems"}
+    assert others <= {"mini_r1.program.failures", "mini_r1.program.problems"}
     assert 'print(f"error: ' not in after
 
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conftest import TINY_BASE, Train
-from mini_r1.finite import NonFiniteError, all_finite
-from mini_r1.policies import load_model, load_tokenizer
-from mini_r1.sampling import generate_completions
-from mini_r1.trimming import TrimmedGRPOTrainer
+from mini_r1.generation.sampling import generate_completions
+from mini_r1.policy.loading import load_model, load_tokenizer
+from mini_r1.train.finite import NonFiniteError, all_finite
+from mini_r1.train.trainer import TrimmedGRPOTrainer
 
 NO_EVALUATION = ["--eval_strategy", "no", "--eval_on_start", "false", "--save_steps", "1"]
 

@@ -8,12 +8,12 @@ from transformers import GenerationConfig
 from trl import GRPOConfig
 
 from conftest import TINY_RECIPE
-from mini_r1.generation_kwargs import ALLOWED, INSTEAD, WHY, check_generation_kwargs
-from mini_r1.problems import Problem
-from mini_r1.recipe import read_recipe
-from mini_r1.recipe_keys import keys_of
-from mini_r1.script_arguments import ScriptArguments
-from mini_r1.value_ranges import check_values
+from mini_r1.program.problems import Problem
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.generation_kwargs import ALLOWED, INSTEAD, WHY, check_generation_kwargs
+from mini_r1.recipe.keys import keys_of
+from mini_r1.recipe.read import read_recipe
+from mini_r1.recipe.values import check_values
 from requirements import require_module
 
 

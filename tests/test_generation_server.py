@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from mini_r1 import generation_server as module
-from mini_r1.generation_server import GenerationServer, GenerationServerError, ServerPlan, plan_server
-from mini_r1.machine import generation_kind
-from mini_r1.recipe import parse_recipe
+from mini_r1.generation import server as module
+from mini_r1.generation.server import GenerationServer, GenerationServerError, ServerPlan, plan_server
+from mini_r1.machine.gpus import generation_kind
+from mini_r1.recipe.read import parse_recipe
 
 STAND_IN = """
 import http.server, os, sys, time
@@ -205,8 +205,8 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_generation_server import make_plan
-from mini_r1 import generation_server as module
-from mini_r1.failures import work_begins
+from mini_r1.generation import server as module
+from mini_r1.program.failures import work_begins
 module.UNWIND_SECONDS = 2.0
 work_begins()
 plan = make_plan(Path({folder!r}))

@@ -9,10 +9,11 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from conftest import Train
-from mini_r1 import model_card, samples
-from mini_r1.harmless import harmless, make_harmless
-from mini_r1.hub import HubPush
-from mini_r1.progress import SolveRateProgress
+from mini_r1.hub.push import HubPush
+from mini_r1.program.harmless import harmless, make_harmless
+from mini_r1.results import card as model_card
+from mini_r1.train import samples
+from mini_r1.train.progress import SolveRateProgress
 
 SHORT = ["--max_steps", "2", "--save_steps", "1", "--eval_strategy", "no", "--eval_on_start", "false"]
 

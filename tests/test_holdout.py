@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from mini_r1.countdown import WORLDS, generate_puzzles, load_countdown
-from mini_r1.holdout import (
+from mini_r1.recipe.read import parse_recipe
+from mini_r1.runs.holdout import (
     DataError,
     DataSettings,
     check_unchanged,
@@ -19,8 +19,8 @@ from mini_r1.holdout import (
     keys_of,
     split_train_test,
 )
-from mini_r1.recipe import parse_recipe
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.tasks.countdown.puzzles import WORLDS, generate_puzzles, load_countdown
+from mini_r1.tasks.countdown.task import Countdown
 
 EARLY = ["1,19,77:59", "84,98,98:84", "7,13,31:37"]  # held out of the first 300 tiny puzzles
 PUZZLES = [{"nums": [n, n + 1, 3], "target": 2 * n + 4} for n in range(1, 41)]
@@ -87,7 +87,7 @@ def test_the_seed_decides_the_split_and_the_revision_is_asked_for(
         asked.update(more)
         return load_countdown(name, seed=7)
 
-    monkeypatch.setattr("mini_r1.tasks.countdown.load_countdown", load)
+    monkeypatch.setattr("mini_r1.tasks.countdown.task.load_countdown", load)
     _, expected = split(load_countdown(settings.dataset, seed=7), 0.25, 7)
     assert hold_out(settings).held_out.to_list() == expected.to_list()
     assert (asked["seed"], asked["revision"]) == (7, "v1")

@@ -14,9 +14,9 @@ from transformers.trainer_utils import HubStrategy
 
 from conftest import ROOT, Train
 from hub_server import FakeHub, wait_until
-from mini_r1 import hub as hub_module
-from mini_r1.hub import Destination, HubPush, command_by_hand, explain
-from mini_r1.redact import redact, remember
+from mini_r1.hub import push as hub_module
+from mini_r1.hub.push import Destination, HubPush, command_by_hand, explain
+from mini_r1.program.redact import redact, remember
 
 TOKEN = "hf_ThisIsTheSecretOfTheTest"
 
@@ -219,7 +219,7 @@ def test_leaves_other_text_alone() -> None:
 def test_logs_of_every_library_and_tracebacks_are_redacted(tmp_path: Path) -> None:
     """In a process of its own: it changes how all log records are made."""
     code = (
-        "import logging\nfrom mini_r1.failures import in_words, work_begins\nwith in_words():\n work_begins();"
+        "import logging\nfrom mini_r1.program.failures import in_words, work_begins\nwith in_words():\n work_begins();"
         "log = logging.getLogger('transformers.x'); log.propagate = False; log.addHandler(logging.StreamHandler());"
         f"log.warning('a %s', '{TOKEN}');\n"
         f" try: raise ValueError('{TOKEN}')\n except ValueError: log.exception('b')\n"

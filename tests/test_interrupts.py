@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Train
-from mini_r1 import training as training_module
-from mini_r1.checkpoints import missing
-from mini_r1.contradictions import METRICS
-from mini_r1.interrupts import StopOnRequest, StopRequest
-from mini_r1.trimming import TrimmedGRPOTrainer
+from mini_r1.policy.checkpoints import missing
+from mini_r1.recipe.contradictions import METRICS
+from mini_r1.train import run as training_module
+from mini_r1.train.interrupts import StopOnRequest, StopRequest
+from mini_r1.train.trainer import TrimmedGRPOTrainer
 
 SIGNALS = {signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGINT: 130}
 

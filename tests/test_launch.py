@@ -9,10 +9,10 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.launch import planned_environment, read_launch
-from mini_r1.preflight import check_run, planned
-from mini_r1.problems import UserError
-from mini_r1.recipe import read_recipe
+from mini_r1.machine.launch import planned_environment, read_launch
+from mini_r1.preflight.checks import check_run, planned
+from mini_r1.program.problems import UserError
+from mini_r1.recipe.read import read_recipe
 
 CONFIGS = sorted((ROOT / "configs" / "accelerate_configs").glob("*.yaml"))
 # What people write in files of their own.

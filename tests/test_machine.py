@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.machine import generation_gpu_ids, server_gpus, use_training_gpu, visible_gpus
-from mini_r1.preflight import check_run
-from mini_r1.recipe import read_recipe
+from mini_r1.machine.gpus import generation_gpu_ids, server_gpus, use_training_gpu, visible_gpus
+from mini_r1.preflight.checks import check_run
+from mini_r1.recipe.read import read_recipe
 
 ON_GPU = ("--use_cpu", "false", "--bf16", "true")
 SERVER = ("--use_vllm", "true", "--vllm_mode", "server")
@@ -20,7 +20,7 @@ SERVER = ("--use_vllm", "true", "--vllm_mode", "server")
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Stand in for the driver: `gpus(2)` makes nvidia-smi show two, since there is none here."""
-    monkeypatch.setattr("mini_r1.machine._BEFORE", {})
+    monkeypatch.setattr("mini_r1.machine.gpus._BEFORE", {})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is restored
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
@@ -95,7 +95,7 @@ def test_torch_is_told_before_it_looks(gpus: Callable[[int], None]) -> None:
     gpus(2)
     code = f"""
 import os, torch
-import mini_r1.recipe as recipe
+import mini_r1.recipe.read as recipe
 def built(values, config):
     if config is recipe.GRPOConfig:
         assert not torch.cuda.is_initialized()

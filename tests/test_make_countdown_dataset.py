@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import as_program
-from mini_r1.countdown import FILE_ENDINGS, WORLDS, generate_puzzles, load_countdown
+from mini_r1.tasks.countdown.puzzles import FILE_ENDINGS, WORLDS, generate_puzzles, load_countdown
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_countdown_dataset.py"

@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.launch import Launch
-from mini_r1.memory import Item, Step, peak, server_items, training_items
-from mini_r1.model_shape import ModelShape, load_config, measure_shape, published_config
-from mini_r1.recipe import read_recipe
+from mini_r1.machine.launch import Launch
+from mini_r1.policy.shape import ModelShape, load_config, measure_shape, published_config
+from mini_r1.preflight.memory import Item, Step, peak, server_items, training_items
+from mini_r1.recipe.read import read_recipe
 
 GB = 10**9
 SIZES = {"0.5B": 494_032_768, "1.5B": 1_543_714_304, "3B": 3_085_938_688, "7B": 7_615_616_512}

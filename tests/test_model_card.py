@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
-from mini_r1.model_card import render_card, update_card, write_card
+from mini_r1.results.card import render_card, update_card, write_card
 
 RUN = {
     "command": "python scripts/run_r1_grpo.py --config a.yaml --hub_token hf_abcdefghijklmnop",

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_BASE, Train
-from mini_r1.checkpoints import missing
-from mini_r1.holdout import DataError
-from mini_r1.output_folder import Standing, count_steps, examine_output
-from mini_r1.preflight import check_run
-from mini_r1.problems import ProblemError
-from mini_r1.recipe import parse_recipe, read_recipe
-from mini_r1.run_identity import record_run
-from mini_r1.run_lock import LockedError, check_unlocked, run_lock
+from mini_r1.policy.checkpoints import missing
+from mini_r1.preflight.checks import check_run
+from mini_r1.program.problems import ProblemError
+from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.runs.folder import Standing, count_steps, examine_output
+from mini_r1.runs.holdout import DataError
+from mini_r1.runs.identity import record_run
+from mini_r1.runs.lock import LockedError, check_unlocked, run_lock
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 FAST = ["--eval_strategy", "no", "--eval_on_start", "false", "--report_to", "none", "--max_completion_length", "16"]
@@ -289,7 +289,7 @@ def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, train
 HOLD = """
 import sys, time
 from pathlib import Path
-from mini_r1.run_lock import run_lock
+from mini_r1.runs.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

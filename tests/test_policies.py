@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import TINY_BASE
-from mini_r1.policies import ModelError, load_model, load_tokenizer, resolve_model
+from mini_r1.policy.loading import ModelError, load_model, load_tokenizer, resolve_model
 
 MODELS = [
     *("runs/aha-seed1", "runs/aha-seed42", "runs/aha-seed42/checkpoint-9", "runs/aha-seed42/checkpoint-130"),

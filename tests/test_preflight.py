@@ -17,12 +17,12 @@ from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
-from mini_r1.batch_plan import BATCH_KEYS
-from mini_r1.hub_access import check_hub_access
-from mini_r1.launch import Launch
-from mini_r1.machine import Gpu, assign_gpus, gpus_needed, visible_gpus
-from mini_r1.preflight import Report, check_run
-from mini_r1.recipe import read_recipe
+from mini_r1.hub.access import check_hub_access
+from mini_r1.machine.gpus import Gpu, assign_gpus, gpus_needed, visible_gpus
+from mini_r1.machine.launch import Launch
+from mini_r1.preflight.checks import Report, check_run
+from mini_r1.recipe.batches import BATCH_KEYS
+from mini_r1.recipe.read import read_recipe
 from requirements import require_module
 
 GIB = 2**30
@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused_with_what_saves_most(four_gpus: dict[str, 
 
 
 def test_a_full_disk_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mini_r1.preflight.free_bytes", lambda folder: 30 * 2**20)
+    monkeypatch.setattr("mini_r1.preflight.checks.free_bytes", lambda folder: 30 * 2**20)
     assert names(check()) == ["free disk"]
     assert check(save_total_limit=1, save_only_model=True).problems == []
 
@@ -339,7 +339,7 @@ def test_a_rejected_token_is_said_and_not_shown(hub: dict[str, object], monkeypa
 
 def test_no_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("mini_r1.hub_access.get_token", lambda: None)
+    monkeypatch.setattr("mini_r1.hub.access.get_token", lambda: None)
     assert "HF_TOKEN is not set" in push()[1]
 
 
@@ -403,7 +403,7 @@ def test_a_package_that_the_recipe_names_is_missed(
     keys: dict[str, Any], module: str, install: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine where it is not installed, whatever is installed here."""
-    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("mini_r1.preflight.packages.find_spec", lambda name: None)
     found = [problem for problem in check(**keys).problems if f"the package {module} is not" in problem.cause]
     assert len(found) == 1
     assert install in found[0].fix
@@ -417,7 +417,7 @@ def test_kubeflow_needs_no_package_but_its_job() -> None:
 def test_a_package_for_gpus_is_only_noted_where_the_plan_is_for_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("mini_r1.preflight.packages.find_spec", lambda name: None)
     report = check(THREE, **ON_GPUS, dry_run=True, report_to="none")
     assert report.problems == []
     assert "the package vllm is not installed here" in report.table()
@@ -427,8 +427,8 @@ def test_a_package_for_gpus_is_only_noted_where_the_plan_is_for_another_machine(
 def test_a_vllm_that_trl_does_not_work_with_is_refused(
     installed: str, fine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: object())
-    monkeypatch.setattr("mini_r1.packages.version", lambda name: installed)
+    monkeypatch.setattr("mini_r1.preflight.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("mini_r1.preflight.packages.version", lambda name: installed)
     found = [str(problem) for problem in check(use_vllm=True, vllm_mode="colocate").problems]
     assert [f"vllm {installed} is installed" in text for text in found] == [True] * (not fine)
 
@@ -449,7 +449,7 @@ def test_a_vllm_that_trl_does_not_work_with_is_refused(
 def test_a_tracker_that_would_wait_for_a_login_is_refused(
     environ: dict[str, str], netrc: str, asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mini_r1.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("mini_r1.preflight.packages.find_spec", lambda name: object())
     (tmp_path / ".netrc").write_text(netrc)
     report = check(environ | {"HOME": str(tmp_path)}, report_to="wandb")
     assert ["a login to Weights & Biases" in str(problem) for problem in report.problems] == [True] * asks

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
 from countdown_prompts import render_prompt
-from mini_r1.prompts import PromptWriter, build_prompts, find_prompt_change
-from mini_r1.tasks.countdown import USER_PROMPT, Countdown
+from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
+from mini_r1.tasks.countdown.task import USER_PROMPT, Countdown
 from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
-from mini_r1.tiny_tokenizer import build_tokenizer
+from mini_r1.tiny.tokenizer import build_tokenizer
 
 BOS, END = "<|begin_of_text|>", "<|eot_id|>"
 NUMS, TARGET = [19, 36, 55, 7], 65

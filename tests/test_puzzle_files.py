@@ -12,12 +12,12 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from conftest import TINY_BASE
-from mini_r1.countdown import load_countdown
-from mini_r1.holdout import keys_of, split_train_test
-from mini_r1.policies import load_tokenizer
-from mini_r1.problems import UserError
-from mini_r1.prompts import build_prompts
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.policy.loading import load_tokenizer
+from mini_r1.program.problems import UserError
+from mini_r1.prompts.build import build_prompts
+from mini_r1.runs.holdout import keys_of, split_train_test
+from mini_r1.tasks.countdown.puzzles import load_countdown
+from mini_r1.tasks.countdown.task import Countdown
 
 PUZZLE = {"nums": [1, 2, 3], "target": 6}
 ROW = json.dumps(PUZZLE)

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import get_quantization_config
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.countdown import generate_puzzles
-from mini_r1.prompts import build_prompts
-from mini_r1.qlora import QLoraError, mean_kl, merge_adapter, prepare_for_training, qlora_facts
-from mini_r1.recipe import parse_recipe
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.tiny_base import CorpusConfig
+from mini_r1.prompts.build import build_prompts
+from mini_r1.recipe.read import parse_recipe
+from mini_r1.tasks.countdown.puzzles import generate_puzzles
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tiny.base import CorpusConfig
+from mini_r1.train.qlora import QLoraError, mean_kl, merge_adapter, prepare_for_training, qlora_facts
 
 LINEAR_LAYERS = 4 * 7  # four layers of q, k, v, o, gate, up, down
 

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.utils import hf_raise_for_status
 
 from conftest import ROOT
-from mini_r1.quiet import silence_the_meaningless
+from mini_r1.program.quiet import silence_the_meaningless
 from walk import IMPORTS, Said, usual_steps, walk
 
 BAR = r" +\d+%\|.{10}\| \d+/\d+ \[\d\d:\d\d<(\d\d:\d\d|\?), +[\d.?]+ ?(\w+/s|s/\w+)(, .*)?\]"
@@ -106,7 +106,7 @@ def test_messages_that_mean_nothing_are_dropped_and_their_like_are_not(caplog: p
 
 def test_downloads_keep_their_bars_unless_the_user_has_switched_them_off() -> None:
     program = (
-        "from mini_r1.quiet import quiet_libraries as quiet; import huggingface_hub.utils as hub; quiet();"
+        "from mini_r1.program.quiet import quiet_libraries as quiet; import huggingface_hub.utils as hub; quiet();"
         "print(hub.are_progress_bars_disabled())"
     )
     for value, expected in (("0", "False\n"), ("1", "True\n")):

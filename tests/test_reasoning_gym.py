@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, dry_run
-from mini_r1.problems import UserError
+from mini_r1.program.problems import UserError
 from mini_r1.tasks.reasoning_gym import MAX_ANSWER, ReasoningGym
 from mini_r1.tasks.reasoning_gym_process import ReasoningGymProcess, StoppedError, reasoning_gym_process
 from mini_r1.tasks.registry import TaskError, find_task, rewards_of, task_of

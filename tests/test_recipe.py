@@ -11,21 +11,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl import GRPOConfig, ModelConfig
 
 from conftest import ROOT
-from mini_r1.output_folder import OutputError, examine_output
-from mini_r1.recipe import (
-    KEYS,
-    RecipeError,
-    ScriptArguments,
-    load_tokenizer,
-    model_init_kwargs,
-    parse_recipe,
-    read_recipe,
-    read_values,
-)
-from mini_r1.recipe_keys import FORMER_KEYS
-from mini_r1.run_identity import record_run
-from mini_r1.trackers import TRACKERS
-from mini_r1.value_ranges import ATTENTION, RANGES, check_values
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.keys import FORMER_KEYS
+from mini_r1.recipe.read import KEYS, load_tokenizer, model_init_kwargs, parse_recipe, read_recipe, read_values
+from mini_r1.recipe.text import RecipeError
+from mini_r1.recipe.trackers import TRACKERS
+from mini_r1.recipe.values import ATTENTION, RANGES, check_values
+from mini_r1.runs.folder import OutputError, examine_output
+from mini_r1.runs.identity import record_run
 
 TINY = str(ROOT / "receipes" / "grpo-tiny-countdown.yaml")
 RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from conftest import ROOT
-from mini_r1.recipe import KEYS, ScriptArguments, read_recipe
-from mini_r1.recipe_help import GROUPS, OFTEN, long_help, short_help
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.help import GROUPS, OFTEN, long_help, short_help
+from mini_r1.recipe.read import KEYS, read_recipe
 
 
 def test_help_imports_nothing_that_takes_time() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from mini_r1.machine import generation_gpu_ids, generation_kind
-from mini_r1.recipe import read_recipe
+from mini_r1.machine.gpus import generation_gpu_ids, generation_kind
+from mini_r1.recipe.read import read_recipe
 
 RECIPE = "model_name_or_path: tiny\noutput_dir: runs/mine\nuse_vllm: true\nvllm_mode: server\n"
 

@@ -10,12 +10,12 @@ from accelerate.commands.config.config_args import load_config_from_file
 from trl import GRPOConfig, ModelConfig
 
 from conftest import ROOT
-from mini_r1.batch_plan import plan_batches
-from mini_r1.launch import Launch, read_launch
-from mini_r1.memory import peak, training_items
-from mini_r1.model_shape import measure_shape, published_config
-from mini_r1.preflight import step_of
-from mini_r1.recipe import parse_recipe, read_recipe
+from mini_r1.machine.launch import Launch, read_launch
+from mini_r1.policy.shape import measure_shape, published_config
+from mini_r1.preflight.checks import step_of
+from mini_r1.preflight.memory import peak, training_items
+from mini_r1.recipe.batches import plan_batches
+from mini_r1.recipe.read import parse_recipe, read_recipe
 
 RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))
 CONFIGS = sorted((ROOT / "configs" / "accelerate_configs").glob("*.yaml"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mini_r1.problems import UserError
-from mini_r1.redact import REDACTED, redact, take_api_key
+from mini_r1.program.problems import UserError
+from mini_r1.program.redact import REDACTED, redact, take_api_key
 
 SECRET = "s3cr3t-value"
 

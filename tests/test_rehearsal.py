@@ -7,8 +7,9 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.recipe import RecipeError, parse_recipe, read_recipe
-from mini_r1.rehearsal import rehearse
+from mini_r1.preflight.rehearsal import rehearse
+from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.recipe.text import RecipeError
 
 BEST = ("--load_best_model_at_end", "true", "--metric_for_best_model", "reward")
 # What no rule of ours covers: each raises in TRL's or transformers' own words.

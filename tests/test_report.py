@@ -25,11 +25,11 @@ import yaml
 from PIL import Image
 
 from conftest import as_program
-from mini_r1.metrics import ATTEMPTS, FORMAT, LENGTH, SOLVED, metric_of
-from mini_r1.model_state import read_state
-from mini_r1.plots import LIGHT, PANELS, draw, smooth
-from mini_r1.report import headline, read_content, render_page, unlike, write_report
-from mini_r1.run_records import (
+from mini_r1.policy.state import read_state
+from mini_r1.results.metrics import ATTEMPTS, LENGTH, metric_of
+from mini_r1.results.plots import LIGHT, PANELS, draw, smooth
+from mini_r1.results.report import headline, read_content, render_page, unlike, write_report
+from mini_r1.runs.records import (
     Interval,
     RecordError,
     how_to_evaluate,
@@ -39,6 +39,7 @@ from mini_r1.run_records import (
     read_progress,
     read_results,
 )
+from mini_r1.tasks.task import FORMAT, SOLVED
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "report.py"
@@ -260,7 +261,7 @@ def test_leaves_matplotlib_as_it_was(tmp_path: Path, make: Make) -> None:
     code = """
 import sys, matplotlib
 from pathlib import Path
-from mini_r1.report import write_report
+from mini_r1.results.report import write_report
 def settings():  # to ask for the backend would import pyplot and choose one
     return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
 before = settings()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import UndefinedError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mini_r1.rewards import (
+from mini_r1.tasks.rewards import (
     END_OF_TURN,
     Reason,
     equation_reward_func,
@@ -664,5 +664,5 @@ def test_reason_values_are_the_contracts_words() -> None:
 
 
 def test_scoring_needs_no_torch() -> None:
-    code = "import sys, mini_r1.rewards; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, mini_r1.tasks.rewards; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,12 +8,12 @@ from tokenizers import normalizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from chat_tokenizers import CHATML, MISTRAL, MISTRAL_V3, PUBLISHED, ZEPHYR, chat_tokenizer
-from mini_r1.problems import Problem
-from mini_r1.prompts import PromptWriter
-from mini_r1.rewards import judge_format
-from mini_r1.round_trip import check_round_trip, stop_tokens
-from mini_r1.tasks.countdown import Countdown
-from mini_r1.tiny_tokenizer import build_tokenizer
+from mini_r1.preflight.round_trip import check_round_trip, stop_tokens
+from mini_r1.program.problems import Problem
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.tasks.countdown.task import Countdown
+from mini_r1.tasks.rewards import judge_format
+from mini_r1.tiny.tokenizer import build_tokenizer
 
 TASK = Countdown()
 ROW, COMPLETION = TASK.solved_example()

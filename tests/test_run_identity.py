@@ -6,8 +6,9 @@ import pytest
 from trl import GRPOConfig, ModelConfig
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.recipe import ScriptArguments, parse_recipe, read_recipe
-from mini_r1.run_identity import DECIDING, HARMLESS, UNRECORDED, RunRecord, changes, record_run
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.runs.identity import DECIDING, HARMLESS, UNRECORDED, RunRecord, changes, record_run
 
 KEYS = {key.name for kind in (ScriptArguments, GRPOConfig, ModelConfig) for key in fields(kind) if key.init}
 

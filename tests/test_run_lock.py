@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mini_r1.run_lock import LOCK, LockedError, check_unlocked, run_lock
+from mini_r1.runs.lock import LOCK, LockedError, check_unlocked, run_lock
 
 
 def refuse_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

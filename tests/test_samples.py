@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mini_r1.rewards import judge_equation
-from mini_r1.samples import SampleRecorder
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.tasks.countdown.task import Countdown
 from mini_r1.tasks.registry import rewards_of
+from mini_r1.tasks.rewards import judge_equation
 from mini_r1.tasks.task import Verdict
+from mini_r1.train.samples import SampleRecorder
 
 RIGHT = "\n4 + 3 = 7 yes\n</think>\n<answer> 4 + 3 </answer>"
 WRONG = "\n4 - 3 = 1 no\n4 * 3 = 12 no\n</think>\n<answer> 4 * 3 </answer>"
@@ -56,7 +56,7 @@ def test_a_completion_is_judged_once_however_many_rewards_there_are(
         judged.append(completion)
         return judge_equation(completion, *puzzle)
 
-    for module in ("mini_r1.rewards", "mini_r1.tasks.countdown"):  # whoever asks
+    for module in ("mini_r1.tasks.rewards", "mini_r1.tasks.countdown.task"):  # whoever asks
         monkeypatch.setattr(f"{module}.judge_equation", judge)
     call(SampleRecorder(tmp_path, 8), 0, [RIGHT, WRONG])
     assert judged == [RIGHT, WRONG]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from mini_r1.problems import UserError
+from mini_r1.program.problems import UserError
 
 Resolve = Callable[..., Any]
 

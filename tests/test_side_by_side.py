@@ -2,9 +2,9 @@
 
 from datasets import Dataset
 
-from mini_r1.notebook import side_by_side
-from mini_r1.sampling import Completion
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.generation.sampling import Completion
+from mini_r1.results.notebook import side_by_side
+from mini_r1.tasks.countdown.task import Countdown
 
 PUZZLES = Dataset.from_dict({"nums": [[1, 2, 3]], "target": [6]})
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from mini_r1.problems import UserError
+from mini_r1.program.problems import UserError
 
 PLAN: Mapping[str, Any] = runpy.run_path(str(ROOT / "slurm" / "plan.py"))
 SCRIPT = (ROOT / "slurm" / "run_r1_grpo.slurm").read_text()  # asks for 1 node with 4 GPUs

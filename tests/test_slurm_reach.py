@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from mini_r1.problems import UserError
+from mini_r1.program.problems import UserError
 
 REACH: Mapping[str, Any] = runpy.run_path(str(ROOT / "slurm" / "reach.py"))
 FOREIGN = "192.0.2.1"  # reserved for documentation: no machine has it

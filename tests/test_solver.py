@@ -9,8 +9,8 @@ from itertools import combinations
 
 import pytest
 
-from mini_r1.rewards import equation_reward_func
-from mini_r1.solver import difficulty, solve
+from mini_r1.tasks.countdown.solver import difficulty, solve
+from mini_r1.tasks.rewards import equation_reward_func
 
 Numbers = tuple[Fraction, ...]
 

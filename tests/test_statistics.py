@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mini_r1.statistics import bootstrap_ratios, paired_difference, pass_at_k
+from mini_r1.results.statistics import bootstrap_ratios, paired_difference, pass_at_k
 
 
 @st.composite

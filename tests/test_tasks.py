@@ -14,14 +14,15 @@ from transformers import PreTrainedTokenizerBase
 
 from chat_tokenizers import llama_tokenizer, qwen_tokenizer
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
-from mini_r1.preflight import check_run
-from mini_r1.problems import UserError
-from mini_r1.prompts import PromptWriter
-from mini_r1.recipe import RecipeError, read_recipe
-from mini_r1.tasks.countdown import Countdown
+from mini_r1.preflight.checks import check_run
+from mini_r1.program.problems import UserError
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.recipe.read import read_recipe
+from mini_r1.recipe.text import RecipeError
+from mini_r1.recipe.values import check_rewards
+from mini_r1.tasks.countdown.task import Countdown
 from mini_r1.tasks.registry import TASKS, TaskError, find_task, rewards_of, task_of
 from mini_r1.tasks.task import Row, Task, json_object
-from mini_r1.value_ranges import check_rewards
 from requirements import skip_or_fail
 
 REWARDS = ["format", "answer", "my_module.brevity", "my_module.sees_its_column"]

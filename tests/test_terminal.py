@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mini_r1.terminal import GrowingText, visible
+from mini_r1.program.terminal import GrowingText, visible
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from countdown_prompts import render_prompt
-from mini_r1.countdown import generate_puzzles
-from mini_r1.rewards import format_reward_func
-from mini_r1.tiny_base import IGNORED, Corpus, CorpusConfig, build_model, build_optimizers, next_token_loss, schedule
-from mini_r1.tiny_tokenizer import LARGEST_NUMBER, build_tokenizer
+from mini_r1.tasks.countdown.puzzles import generate_puzzles
+from mini_r1.tasks.rewards import format_reward_func
+from mini_r1.tiny.base import IGNORED, Corpus, CorpusConfig, build_model, build_optimizers, next_token_loss, schedule
+from mini_r1.tiny.tokenizer import LARGEST_NUMBER, build_tokenizer
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tiny_base.py"
 CONFIG = CorpusConfig(rows=6)

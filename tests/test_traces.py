@@ -5,8 +5,16 @@ import time
 
 import pytest
 
-from mini_r1.rewards import equation_reward_func, format_reward_func
-from mini_r1.traces import Mark, Thinking, enumerate_attempts, judge_thinking, mark_lines, read_thinking, write_trace
+from mini_r1.tasks.countdown.thinking import (
+    Mark,
+    Thinking,
+    enumerate_attempts,
+    judge_thinking,
+    mark_lines,
+    read_thinking,
+    write_trace,
+)
+from mini_r1.tasks.rewards import equation_reward_func, format_reward_func
 
 NUMS, OPERATORS, LARGEST = [9, 4, 3], "+-*/", 200
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from mini_r1.recipe import parse_recipe
-from mini_r1.samples import SampleRecorder
-from mini_r1.training import build_trainer
-from mini_r1.trimming import TrimmedGRPOTrainer
+from mini_r1.recipe.read import parse_recipe
+from mini_r1.train.run import build_trainer
+from mini_r1.train.samples import SampleRecorder
+from mini_r1.train.trainer import TrimmedGRPOTrainer
 
 PROMPT, LONGEST = 22, 40
 Outputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
@@ -167,7 +167,7 @@ def test_the_share_of_vllms_samples_that_is_lost_is_logged(
     trainer._generate_and_score_completions(rows)
     trainer._generate_and_score_completions(rows)
     assert trainer._metrics["train"][f"sampling/share_{metric}"] == pytest.approx([share] * 2)
-    warnings = [record.message for record in caplog.records if record.name == "mini_r1.trimming"]
+    warnings = [record.message for record in caplog.records if record.name == "mini_r1.train.trainer"]
     assert len(warnings) == (said is not None)  # once in a run
     assert said is None or (warnings[0].startswith(said) and "Fix: " in warnings[0])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import walker
 from conftest import ROOT, SMALL, TINY_BASE, TINY_RECIPE
-from mini_r1.run_identity import PRACTICE
+from mini_r1.runs.identity import PRACTICE
 from walker import Step
 
 IMPORTS = "imports"  # the name under which is told what the imports have printed

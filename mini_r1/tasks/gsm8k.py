@@ -12,12 +12,11 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from mini_r1.countdown import is_on_hub
-from mini_r1.problems import Problem, UserError, in_one_line
-from mini_r1.recipe_keys import nearest
-from mini_r1.rewards import judge_format, last_answer
+from mini_r1.program.problems import Problem, UserError, in_one_line, nearest
 from mini_r1.tasks.answers import REWARDS, ask, one_line, solving, text_key
+from mini_r1.tasks.countdown.puzzles import is_on_hub
 from mini_r1.tasks.registry import TaskError
+from mini_r1.tasks.rewards import judge_format, last_answer
 from mini_r1.tasks.task import CORRECT, NO_ANSWER, RewardFunction, Row, Source, Task, Verdict
 
 NOT_A_NUMBER, WRONG_NUMBER = "not_a_number", "wrong_number"

@@ -12,9 +12,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from mini_r1.problems import Problem, UserError
-from mini_r1.recipe_keys import nearest
-from mini_r1.rewards import judge_format, last_answer
+from mini_r1.program.problems import Problem, UserError, nearest
 from mini_r1.tasks.answers import REWARDS, ask, one_line, solving, text_key
 from mini_r1.tasks.reasoning_gym_process import (
     SECONDS_TO_SCORE,
@@ -23,6 +21,7 @@ from mini_r1.tasks.reasoning_gym_process import (
     reasoning_gym_process,
 )
 from mini_r1.tasks.registry import TaskError
+from mini_r1.tasks.rewards import judge_format, last_answer
 from mini_r1.tasks.task import CORRECT, NO_ANSWER, RewardFunction, Row, Source, Task, Verdict
 
 logger = logging.getLogger(__name__)

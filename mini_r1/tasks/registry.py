@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mini_r1.problems import Problem, ProblemError, in_one_line
-from mini_r1.recipe_keys import nearest, shown
+from mini_r1.program.problems import Problem, ProblemError, in_one_line, nearest, shown
 from mini_r1.tasks.task import RewardFunction, Task
 
 DEFAULT_TASK = "countdown"
 # The part of a name after the slash, as in reasoning_gym/knights_knaves, is the task's to understand.
 TASKS = {
-    "countdown": "mini_r1.tasks.countdown:Countdown",
+    "countdown": "mini_r1.tasks.countdown.task:Countdown",
     "gsm8k": "mini_r1.tasks.gsm8k:Gsm8k",
     "reasoning_gym": "mini_r1.tasks.reasoning_gym:ReasoningGym",
 }

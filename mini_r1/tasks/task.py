@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mini_r1.problems import UserError
+from mini_r1.program.problems import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,6 +29,8 @@ SYSTEM_PROMPT = (
 )
 ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
 CORRECT, NO_ANSWER = "correct", "no_answer"
+# What a run logs of every batch, whatever its task and rewards; of an evaluation with `eval_` in front.
+SOLVED, FORMAT = "solved", "format"
 
 
 @dataclass(frozen=True, slots=True)

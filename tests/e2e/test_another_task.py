@@ -12,14 +12,14 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.prompts import PromptWriter
-from mini_r1.recipe import parse_recipe
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.recipe.read import parse_recipe
 from mini_r1.tasks.answers import INSTRUCTION
 from mini_r1.tasks.registry import task_of
 from mini_r1.tasks.task import Source
-from mini_r1.tiny_base import build_model
-from mini_r1.tiny_tokenizer import build_tokenizer
-from mini_r1.training import run
+from mini_r1.tiny.base import build_model
+from mini_r1.tiny.tokenizer import build_tokenizer
+from mini_r1.train.run import run
 from requirements import require_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.beside]

@@ -18,8 +18,8 @@ import pytest
 from conftest import ROOT
 from documented_commands import DONE, INSTALL, ORIGINAL, READY, TABLE, TINY, VENV
 from documents import MARKDOWN, SOURCES, commands, install_cell, unmarked_blocks
-from mini_r1.generation_server import plan_server
-from mini_r1.recipe import read_recipe
+from mini_r1.generation.server import plan_server
+from mini_r1.recipe.read import read_recipe
 from requirements import skip_or_fail
 
 
@@ -157,7 +157,7 @@ def test_a_program_runs_from_another_folder_by_its_full_path(newcomer: Newcomer,
 def test_the_wheel_has_the_whole_library(newcomer: Newcomer, tmp_path: Path) -> None:
     """Imported from another folder, isolated from this one."""
     newcomer.type("pip install dist/mini_r1-0.1.0-py3-none-any.whl")
-    code = "import mini_r1, mini_r1.report, mini_r1.model_card; print(mini_r1.__path__[0])"
+    code = "import mini_r1, mini_r1.results.report, mini_r1.results.card; print(mini_r1.__path__[0])"
     printed = shell(f". {newcomer.folder}/.venv/bin/activate\npython -I -c '{code}'", tmp_path, activate=False)
     installed = Path(printed.splitlines()[-1])
     assert installed.is_relative_to(newcomer.folder / ".venv")

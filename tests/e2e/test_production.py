@@ -20,8 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
-from mini_r1.checkpoints import missing
-from mini_r1.generation_server import LOG_NAME
+from mini_r1.generation.server import LOG_NAME
+from mini_r1.policy.checkpoints import missing
 from requirements import require_module
 from test_generation_server import is_alive, wait_until
 

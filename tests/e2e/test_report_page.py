@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageColor
 
-from mini_r1.report import DARK, write_report
+from mini_r1.results.report import DARK, write_report
 
 TESTS = Path(__file__).parents[1]
 require_program = runpy.run_path(str(TESTS / "requirements.py"))["require_program"]

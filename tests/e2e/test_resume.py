@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT
-from mini_r1.checkpoints import ZERO3, missing, read_checkpoint
-from mini_r1.run_records import points, read_log
+from mini_r1.policy.checkpoints import ZERO3, missing, read_checkpoint
+from mini_r1.runs.records import points, read_log
 from requirements import skip_or_fail
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.run_records import points, read_log
+from mini_r1.runs.records import points, read_log
 from requirements import require_module, require_program
 from slurm_cluster import Cluster, Job
 

@@ -1,0 +1,352 @@
+"""The generation GPU: starts `vllm serve` for a run, waits for it, watches it, and stops it with the run.
+
+TRL's trainer talks to a vLLM server but starts none. Here the main process starts one on the GPUs that training leaves
+free, bound to loopback on a free port, unless the recipe gives an address. A guardian process
+(mini_r1.generation.guardian) ends it when the trainer is killed; a watcher thread ends the trainer when the server dies
+or stops answering.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import requests
+from accelerate.utils import broadcast_object_list
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from trl import GRPOConfig, ModelConfig
+from urllib3.util.retry import Retry
+
+from mini_r1.generation import guardian
+from mini_r1.generation.guardian import GRACE_SECONDS
+from mini_r1.machine.gpus import generation_kind, server_gpus
+from mini_r1.program.failures import tell
+from mini_r1.program.problems import UserError
+from mini_r1.program.redact import redact, take_api_key
+from mini_r1.recipe.arguments import ScriptArguments
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+LOG_NAME = "vllm_server.log"
+LOG_LINES = 20  # of the server's log, quoted when it fails
+POLL_SECONDS = 1.0
+HEALTH_TIMEOUT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # without an answer to /health, after which a server counts as hung
+UNWIND_SECONDS = 30.0  # for the trainer to leave what it waits for, after the server is gone
+# What belongs to the trainer's process group; the server's processes form a group of their own.
+TRAINER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+TRAINER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "ROLE_")
+
+
+class GenerationServerError(UserError, RuntimeError):
+    """The generation server can't be started, or is gone; the message holds the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """How the server is started.
+
+    Attributes:
+        gpus: what its CUDA_VISIBLE_DEVICES will be; empty leaves that as it is (a machine without GPUs).
+        host, port, group_port: of its HTTP interface, and of the group in which it receives weights.
+        timeout: seconds that it may take to load.
+        request_timeout: seconds that one batch may take to generate.
+        extra: more arguments of `vllm serve`, which override those given here.
+        api_key: what its clients must send; in its environment, since a command line is in its log and in `ps`.
+    """
+
+    model: str
+    gpus: tuple[str, ...]
+    port: int
+    group_port: int
+    max_length: int
+    seed: int
+    log: Path
+    timeout: float
+    request_timeout: float
+    host: str = LOOPBACK
+    revision: str | None = None
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+    extra: tuple[str, ...] = ()
+    api_key: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return f"http://{self.host}:{self.port}"
+
+    def command(self) -> list[str]:
+        """The command line, with what TRL's trainer needs of a server (trl.generation.vllm_client)."""
+        options: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "weight-transfer-config": json.dumps({"backend": "nccl"}),
+            "logprobs-mode": "processed_logprobs",
+            "max-logprobs": -1,
+            "max-model-len": self.max_length,
+            "tensor-parallel-size": max(1, len(self.gpus)),
+            "seed": self.seed,
+            "revision": self.revision,
+            "tokenizer": self.tokenizer,
+        }
+        given = [text for key, value in options.items() if value is not None for text in (f"--{key}", str(value))]
+        given.append("--disable-uvicorn-access-log")  # a line per request would drown what matters
+        trust = ["--trust-remote-code"] if self.trust_remote_code else []
+        vllm = Path(sys.executable).with_name("vllm")  # of this environment, whatever PATH says
+        start = [str(vllm)] if vllm.exists() else [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+        return [*start, "serve", self.model, *given, *trust, *self.extra]
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """The trainer's environment without its process group, and with the server's GPUs."""
+        kept = {
+            name: value
+            for name, value in base.items()
+            if name not in TRAINER_VARIABLES and not name.startswith(TRAINER_PREFIXES)
+        }
+        kept["VLLM_SERVER_DEV_MODE"] = "1"  # the endpoints that take weights
+        if self.gpus:
+            kept["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        if self.api_key:
+            kept["VLLM_API_KEY"] = self.api_key
+        return kept
+
+
+def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]) -> ServerPlan:
+    """What to start for a recipe, on two ports that are free now."""
+    extra, api_key = take_api_key(script.vllm_server_args)
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(2):
+            probe = stack.enter_context(socket.socket())
+            probe.bind((LOOPBACK, 0))
+            ports.append(probe.getsockname()[1])
+    return ServerPlan(
+        model=str(model.model_name_or_path),
+        gpus=tuple(gpus),
+        port=ports[0],
+        group_port=ports[1],
+        max_length=training.vllm_max_model_length or script.max_prompt_length + (training.max_completion_length or 0),
+        seed=training.seed,
+        log=Path(str(training.output_dir)) / LOG_NAME,
+        timeout=training.vllm_server_timeout,
+        request_timeout=script.vllm_request_timeout,
+        revision=model.model_revision,
+        tokenizer=script.tokenizer_name_or_path,
+        trust_remote_code=training.trust_remote_code,
+        extra=extra,
+        api_key=api_key,
+    )
+
+
+class GenerationServer:
+    """A running `vllm serve`; a context manager that stops it.
+
+    Raises:
+        GenerationServerError: from `with`, if the server does not come up; into the body, if it dies or hangs there.
+    """
+
+    def __init__(self, plan: ServerPlan) -> None:
+        self.plan = plan
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._failure: str | None = None
+        self._previous_handler: Any = signal.SIG_DFL
+
+    def __enter__(self) -> "GenerationServer":
+        self.plan.log.parent.mkdir(parents=True, exist_ok=True)
+        command = self.plan.command()
+        with self.plan.log.open("a", encoding="utf-8") as log:
+            print(redact(f"$ {shlex.join(command)}"), file=log, flush=True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", guardian.__file__, str(os.getpid()), *command],  # wherever mini_r1 lies
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.plan.environment(os.environ),
+                start_new_session=True,
+            )
+        try:
+            self._wait_ready()
+        except BaseException:
+            self._stop()
+            raise
+        self._previous_handler = signal.signal(signal.SIGUSR2, self._interrupt)
+        threading.Thread(target=self._watch, name="generation-server", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        signal.signal(signal.SIGUSR2, self._previous_handler)
+        if isinstance(error, requests.RequestException) and not self._failure:  # seen before the watcher has looked
+            self._failure = self._explain(self._diagnose(error))
+        self._stop()
+        if self._failure and not isinstance(error, GenerationServerError):
+            raise GenerationServerError(self._failure) from error
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(GRACE_SECONDS + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait_ready(self) -> None:
+        started = time.monotonic()
+        where = f"GPU {','.join(self.plan.gpus)}" if self.plan.gpus else "the CPU"
+        label = f"generation server: loading {self.plan.model} on {where}"
+        with tqdm(desc=label, bar_format="{desc}, {elapsed} [{postfix}]", mininterval=0) as bar:
+            while not answers(self.plan.url):
+                bar.set_postfix_str(last_lines(self.plan.log, 1)[-80:].strip())
+                if self._ended() is not None:
+                    raise GenerationServerError(self._explain(f"ended with status {self._ended()} while loading"))
+                if time.monotonic() - started > self.plan.timeout:
+                    raise GenerationServerError(
+                        self._explain(
+                            f"was not ready after {self.plan.timeout:.0f} s (vllm_server_timeout; a first start may "
+                            "also download the model)"
+                        )
+                    )
+                time.sleep(POLL_SECONDS)
+        seconds = time.monotonic() - started
+        logger.warning("generation server ready at %s after %.0f s; log: %s", self.plan.url, seconds, self.plan.log)
+
+    def _ended(self) -> int | None:
+        return self._process.poll() if self._process is not None else None
+
+    def _explain(self, what: str) -> str:
+        lines = last_lines(self.plan.log, LOG_LINES)
+        return f"the generation server {what}; the last lines of {self.plan.log} are above\n{lines}"
+
+    def _diagnose(self, error: requests.RequestException) -> str:
+        """What an error of TRL's client says of the server."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None and not isinstance(error, requests.Timeout):
+                self._process.wait(2 * POLL_SECONDS)
+        if self._ended() is not None:
+            return f"ended during training, with status {self._ended()}"
+        if isinstance(error, requests.Timeout):
+            return f"did not finish a batch within {self.plan.request_timeout:.0f} s (vllm_request_timeout)"
+        return f"can't be reached ({error})"
+
+    def _watch(self) -> None:
+        """Until the end of the run: interrupt the trainer when the server has ended or is silent for too long."""
+        heard = time.monotonic()
+        while not self._stopping.wait(POLL_SECONDS):
+            if answers(self.plan.url):
+                heard = time.monotonic()
+            if self._stopping.is_set():
+                return
+            if self._ended() is not None:
+                self._failure = self._explain(f"ended during training, with status {self._ended()}")
+            elif time.monotonic() - heard > SILENCE_SECONDS:
+                self._failure = self._explain(f"has not answered for {SILENCE_SECONDS:.0f} s")
+            if self._failure:
+                break
+        else:
+            return
+        os.kill(os.getpid(), signal.SIGUSR2)
+        # The trainer may wait in a collective operation that no signal interrupts: then nothing is left to unwind.
+        if not self._stopping.wait(UNWIND_SECONDS):
+            status = tell(GenerationServerError(self._failure))
+            self._stop()
+            os._exit(status)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        raise GenerationServerError(self._failure or "the generation server is gone")
+
+
+def answers(url: str) -> bool:
+    """Whether the server says that it is well."""
+    try:
+        return requests.get(f"{url}/health", timeout=HEALTH_TIMEOUT_SECONDS).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def last_lines(path: Path, count: int) -> str:
+    """The last lines of a log, of which only the last 64 KiB are read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65_536))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-count:])
+
+
+class _PatientAdapter(HTTPAdapter):
+    """HTTP with a time limit on each answer. A batch is asked for once: a second one would run beside the first."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        super().__init__(
+            pool_maxsize=64, max_retries=Retry(total=5, read=False, backoff_factor=2, allowed_methods=None)
+        )
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """As `HTTPAdapter.send`, never without a time limit."""
+        kwargs["timeout"] = kwargs.get("timeout") or self.timeout
+        return super().send(*args, **kwargs)
+
+
+def limit_requests(trainer: Any, seconds: float) -> None:
+    """Give TRL's client a time limit, so that a server that answers /health but never finishes a batch is an error."""
+    client = getattr(getattr(trainer, "vllm_generation", None), "vllm_client", None)
+    if client is not None:  # the main process in server mode
+        client.session.mount("http://", _PatientAdapter(seconds))
+        client.session.mount("https://", _PatientAdapter(seconds))
+
+
+def use_loopback() -> None:
+    """Have this process and what it starts meet the server on loopback: no proxy, and the weights' group there too."""
+    os.environ["VLLM_HOST_IP"] = LOOPBACK
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), LOOPBACK]))
+
+
+@contextlib.contextmanager
+def generation_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Iterator[None]:
+    """Start a server if the recipe wants one, and tell every process its address; stop it afterwards.
+
+    Raises:
+        GenerationServerError: in every process, if the server does not come up.
+    """
+    if generation_kind(training) != "own server":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        message: list[Any] = [None, None, None]  # address, group port, failure
+        failure: GenerationServerError | None = None
+        if training.process_index == 0:
+            use_loopback()
+            plan = plan_server(script, training, model, server_gpus(training, script.vllm_gpus))
+            try:
+                stack.enter_context(GenerationServer(plan))
+                message = [plan.url, plan.group_port, None]
+            except GenerationServerError as error:
+                message[2], failure = str(error), error
+        broadcast_object_list(message, from_process=0)  # the other processes wait here while the server loads
+        if message[2] is not None:
+            raise failure or GenerationServerError("the main process could not start the generation server")
+        training.vllm_server_base_url, training.vllm_group_port = message[0], message[1]
+        yield

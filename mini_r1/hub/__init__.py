@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: pushing a run, and whether that will work."""

@@ -1,0 +1,1 @@
+"""Everything that can be known before a run starts; `train` does not know of it."""

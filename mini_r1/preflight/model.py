@@ -1,0 +1,92 @@
+"""The preflight's look at the base model: there, complete, of the right kind, and long enough for a completion."""
+
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from mini_r1.policy.attention import attention_implementation
+from mini_r1.policy.loading import ModelError, resolve_model
+from mini_r1.policy.shape import ModelShape, load_config, measure_shape
+from mini_r1.policy.weights import missing_weights
+from mini_r1.preflight.plan import Plan, Report
+from mini_r1.program.problems import Problem, in_one_line
+
+NAME = "model_name_or_path"
+WANTED = "a complete causal language model"
+
+
+def check_model(plan: Plan, report: Report) -> tuple[PretrainedConfig | None, ModelShape | None]:
+    """The configuration and sizes of the model, if they can be known, and whether its length suffices."""
+    name = str(plan.model.model_name_or_path)
+    if problem := _check_folder(name):
+        report.problems.append(problem)
+        return None, None
+    try:
+        config, missing = load_config(plan.model, plan.training.trust_remote_code)
+        shape = measure_shape(config, plan.model)
+    except Exception as error:  # a library's, of a configuration that can hold anything: the run would end with it
+        report.problems.append(_no_model(name, error))
+        return None, None
+    if missing:
+        report.problems.append(_no_model(name, OSError(missing)))
+        report.notes.append(f"the sizes below are those that {name} was published with")
+    _check_length(plan, config, shape, report)
+    _check_attention(plan, report)
+    return config, shape
+
+
+def _check_folder(name: str) -> Problem | None:
+    """What is wrong with the model's folder, or with a name that is neither a folder's nor a Hub model's."""
+    try:
+        folder = Path(resolve_model(name))
+    except ModelError as error:
+        return Problem(NAME, name, WANTED, "name the folder or the Hub model (USER/MODEL) to start from", str(error))
+    if not folder.is_dir():
+        return None
+    if not (folder / "config.json").is_file():
+        fix = "merge the adapter into its base (PeftModel.merge_and_unload) and name the folder of the result"
+        return Problem(NAME, name, WANTED, fix, "it holds an adapter alone, without the model that it adapts")
+    if lacks := missing_weights(folder):
+        return Problem(NAME, name, WANTED, "copy or download the model again", f"it lacks {lacks}")
+    return None
+
+
+def _no_model(name: str, error: Exception) -> Problem:
+    """A model that can't be had, and what to do: other things for a folder than for a model of the Hub."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        fix = "set trust_remote_code: true if you have read that code and trust it, or take another model"
+        return Problem(NAME, name, WANTED, fix, "it runs code of its own, which trust_remote_code: false forbids")
+    if "nrecognized configuration class" in text:
+        fix = "name a model that continues text (AutoModelForCausalLM)"
+        return Problem(NAME, name, WANTED, fix, "it is of another kind of model")
+    if Path(name).expanduser().is_dir():
+        return Problem(NAME, name, WANTED, "mend its config.json, or download the model again", in_one_line(error))
+    fix = (
+        "check the name, log in for a gated model (`hf auth login`), or on a machine without network give the folder "
+        f"of a downloaded copy (`hf download {name}`)"
+    )
+    return Problem(NAME, name, WANTED, fix, in_one_line(error))
+
+
+def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, report: Report) -> None:
+    """Prompt and completion fit into what the model, and vLLM, can hold."""
+    needed = plan.script.max_prompt_length + int(plan.training.max_completion_length or 0)
+    limits = {"max_position_embeddings of the model": shape.positions}
+    if plan.training.use_vllm and plan.training.vllm_max_model_length:
+        limits["vllm_max_model_length"] = plan.training.vllm_max_model_length
+    for name, limit in limits.items():
+        if limit and needed > limit:
+            prompt, most = plan.script.max_prompt_length, max(1, limit - plan.script.max_prompt_length)
+            cause = f"{name} is {limit}, of which max_prompt_length takes {prompt}"
+            key, fix = "max_completion_length", f"set max_completion_length: {most}"
+            value = plan.training.max_completion_length
+            report.problems.append(Problem(key, value, f"at most {most}", fix, cause))
+
+
+def _check_attention(plan: Plan, report: Report) -> None:
+    _, fallback = attention_implementation(plan.model.attn_implementation)
+    if fallback and plan.elsewhere:
+        fallback = "flash-attn is not installed here; where it is missing the run uses PyTorch's sdpa attention instead"
+    if fallback:
+        report.notes.append(fallback)

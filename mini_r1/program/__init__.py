@@ -1,0 +1,1 @@
+"""What every program of this project does: start quietly, say errors in words, hide tokens."""

@@ -1,0 +1,1 @@
+"""From a question to the tokens that a policy continues."""

@@ -1,0 +1,183 @@
+"""A recipe: one YAML file with everything that a run is made of, checked before any time is spent.
+
+Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArguments`; the command line overrides them, as
+`--key value`, `--key=value`, `--flag` or `--no_flag`, with `-` or `_` inside a key.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from trl import GRPOConfig, ModelConfig
+
+from mini_r1.machine.gpus import use_training_gpu
+from mini_r1.policy.attention import attention_implementation
+from mini_r1.program.redact import remember, take_api_key
+from mini_r1.recipe.arguments import ScriptArguments as ScriptArguments
+from mini_r1.recipe.help import show_help_if_asked
+from mini_r1.recipe.keys import keys_of, read_value, unknown_key
+from mini_r1.recipe.text import RecipeError as RecipeError
+from mini_r1.recipe.text import Written, read_written
+from mini_r1.recipe.values import check_values
+
+logger = logging.getLogger(__name__)
+
+Recipe = tuple[ScriptArguments, GRPOConfig, ModelConfig]
+KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
+
+
+def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read `--config FILE` and the overrides that follow it (default: the command line), and check every value.
+
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type or out of range.
+    """
+    values = read_values(arguments)
+    script, training, model = _build(values, _Values)
+    if problems := check_values(script, training, model):
+        raise RecipeError("\n".join(map(str, problems)))
+    if note := use_training_gpu(training, script.vllm_gpus):
+        logger.warning(note)
+    return _build(values, GRPOConfig)
+
+
+def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read as `parse_recipe`, but without building GRPOConfig: works on a machine without the recipe's GPUs.
+
+    Values out of range are left to the preflight, which reports all of them.
+
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
+    """
+    return _build(read_values(arguments), _Values)
+
+
+class _Values(GRPOConfig):
+    """The keys of GRPOConfig as written: nothing derived from them, no device or process group touched."""
+
+    def __post_init__(self) -> None:
+        """Leave out what TRL does here, which needs the GPUs that the recipe is for."""
+
+
+def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The values that the recipe and the command line (default: this process's) set, each of its key's type.
+
+    Raises:
+        RecipeError: for all unknown keys, else for all values of the wrong type.
+    """
+    words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+    show_help_if_asked(words)
+    written = {name: value for item in read_written(words, KEYS).items() for name, value in [_negated(*item)]}
+    unknown = [unknown_key(name, KEYS, value.where) for name, value in written.items() if name not in KEYS]
+    if unknown:
+        raise RecipeError("; also: ".join(unknown))
+    values, refused = {}, []
+    for name, value in written.items():
+        try:
+            values[name] = read_value(KEYS[name], value)
+        except RecipeError as error:
+            refused.append(str(error))
+    if refused:
+        raise RecipeError("; also: ".join(refused))
+    return values
+
+
+def _negated(name: str, written: Written) -> tuple[str, Written]:
+    """`--no_flag` as `flag: false`."""
+    key = KEYS.get(name.removeprefix("no_"))
+    if name in KEYS or key is None or bool not in key.kinds or written.value is not None:
+        return name, written
+    return key.name, Written("false", written.where)
+
+
+def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
+    if not str(values.get("model_name_or_path") or "").strip():
+        raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
+    values = values | {"model_name_or_path": _shipped(str(values["model_name_or_path"]))}
+    try:
+        script = ScriptArguments(**_fields_of(ScriptArguments, values))
+        training = config(**_fields_of(GRPOConfig, values))
+        model = ModelConfig(**_fields_of(ModelConfig, values))
+    except Exception as error:  # of TRL's and transformers' own checks, which raise whatever they like
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RecipeError(f"the recipe can't be used: {reason}") from error
+    remember(training.hub_token)
+    take_api_key(script.vllm_server_args)  # whatever shows or keeps the recipe from here on does so without it
+    given = [name for name in values if not name.endswith("_token")]
+    script.given = _plain((script, training, model), given)
+    script.settings = _plain((script, _Values(**_fields_of(GRPOConfig, values)), model), KEYS)
+    training.resume_from_checkpoint = _checkpoint_to_resume(training)
+    return script, training, model
+
+
+def _shipped(model: str) -> str:
+    """The model, found in this repository's assets/ where a program is started in another folder."""
+    beside = Path(__file__).resolve().parents[2] / model
+    here = not model.startswith("assets/") or Path(model).exists() or not beside.is_dir()
+    return model if here else str(beside)
+
+
+def _fields_of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def _plain(parts: Iterable[Any], names: Iterable[str]) -> dict[str, Any]:
+    """Keys with the values that hold, for records."""
+    held = {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in held.items()}
+
+
+def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
+    """The folder that `resume_from_checkpoint` names; None for the newest complete checkpoint in the output folder.
+
+    As in transformers, `true` stands for the newest one and `false` for a start from the base model. Left out, it is
+    the newest one if there is any.
+
+    Raises:
+        RecipeError: the folder does not exist; or there is no complete checkpoint for `true`, or one for `false`.
+    """
+    wish: Any = training.resume_from_checkpoint
+    output = Path(training.output_dir or "trainer_output").expanduser()
+    first = os.environ.get("RANK", "0") == "0"  # the others' machines may not see the folder; the first one chooses
+    if wish is True and first:
+        from mini_r1.policy.checkpoints import newest_whole  # takes seconds to import
+
+        if newest_whole(output) is None:
+            fix = "leave the key out, which starts a new run where there is none"
+            raise RecipeError(f"resume_from_checkpoint is true, but {output} has no complete checkpoint: {fix}")
+    if wish is False and first and (found := sorted(output.glob("checkpoint-*"))):
+        fix = "give another output_dir, or leave the key out to resume"
+        raise RecipeError(f"resume_from_checkpoint is false, but {output} has {found[0].name}: {fix}")
+    if not isinstance(wish, str) or not wish:
+        return None
+    if not Path(wish).expanduser().is_dir():
+        raise RecipeError(
+            f"resume_from_checkpoint={wish!r} is no folder: give a checkpoint-N folder, or leave it out to go on from "
+            f"the last one in {training.output_dir!r}"
+        )
+    return str(Path(wish).expanduser())
+
+
+def model_init_kwargs(model: ModelConfig) -> tuple[dict[str, Any], str | None]:
+    """What GRPOTrainer must hand to `from_pretrained`: it takes only the model's name from us otherwise."""
+    attention, note = attention_implementation(model.attn_implementation)
+    kwargs = {"revision": model.model_revision, "attn_implementation": attention, "dtype": model.dtype}
+    return kwargs, note
+
+
+def load_tokenizer(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer; padding falls back to the end token where a model defines none."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        script.tokenizer_name_or_path or model.model_name_or_path,
+        revision=model.model_revision,
+        trust_remote_code=training.trust_remote_code,
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

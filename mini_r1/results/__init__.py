@@ -1,0 +1,1 @@
+"""What is measured and shown: evaluation, statistics, plots, report, model card."""

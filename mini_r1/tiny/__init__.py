@@ -1,0 +1,1 @@
+"""The tiny base model of `make aha`: its tokenizer, its texts, its pretraining."""

@@ -1,0 +1,1 @@
+"""The GRPO run itself: trainer, samples, progress, interrupts, resume."""

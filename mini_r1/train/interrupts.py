@@ -1,0 +1,196 @@
+"""Ctrl-C, SIGTERM and SIGHUP end long work in order, with a checkpoint, instead of in the middle of something.
+
+A step is finished first; an evaluation is left at its next batch, on one process at the next token. Before the first
+step, where nothing can be lost, they end the program at once.
+"""
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.generation import StoppingCriteria
+
+from mini_r1.program.failures import say, work_begins
+
+# A scheduler that stops a job counts on 0 for "ended in order"; a shell expects 128 + 2 after Ctrl-C. SIGHUP comes when
+# the terminal is closed or its connection drops.
+EXIT_STATUS = {signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGINT: 130}
+# A scheduler signals launcher and processes alike, and the launcher passes its own on: both are one request.
+ECHO_SECONDS = 3.0
+
+
+class StopRequest:
+    """Remembers that a signal has come; a second one, not right after it, interrupts at once.
+
+    Attributes:
+        at_once: whether already the first one interrupts.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once = at_once
+        self.received: signal.Signals | None = None
+        self.received_at = 0.0
+        # A launcher that is killed outright passes nothing on, and its workers would train on unseen.
+        self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+    def install(self) -> "StopRequest":
+        """Take over the signals in this process (main thread only), but for a SIGHUP that `nohup` has it ignore."""
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        for number in EXIT_STATUS:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+        return self
+
+    @property
+    def exit_status(self) -> int:
+        """What to exit with: 0 if nothing came."""
+        return EXIT_STATUS[self.received] if self.received is not None else 0
+
+    def agreed(self, args: TrainingArguments) -> bool:
+        """Whether a request has come to any process; all must call this, and all get the same answer and status.
+
+        A process that stopped alone would leave the others waiting for it in their next step.
+        """
+        if self.launcher is not None and os.getppid() != self.launcher and self.received is None:
+            self.received = signal.SIGTERM
+        number = highest(self.received or 0, args)
+        if number:  # what has come since is for the next time
+            self.received = signal.Signals(number)
+        return bool(number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if time.monotonic() - self.received_at < ECHO_SECONDS:
+                return
+            raise KeyboardInterrupt
+        self.received, self.received_at = signal.Signals(number), time.monotonic()
+        if number == signal.SIGHUP:
+            _leave_terminal(self._terminals)
+        if self.at_once:
+            raise KeyboardInterrupt
+        say(
+            f"{self.received.name}: saving a checkpoint after this step or evaluation batch (once more to stop at once)"
+        )
+
+
+def highest(number: int, args: TrainingArguments) -> int:
+    """The highest of a number that each process has; all of them must call this."""
+    if args.world_size == 1:
+        return number
+    shared = torch.tensor(number, device=args.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return int(shared)
+
+
+def _leave_terminal(streams: list[int]) -> None:
+    """Write nowhere what went to a terminal: after SIGHUP there is none, and each write would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """For DataLoader workers, which a signal to the whole group reaches too: the parent ends them in order.
+
+    `worker` is their number.
+    """
+    for number in EXIT_STATUS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _EvaluationLeft(Exception):
+    """Raised in the middle of an evaluation, to get out of it."""
+
+
+class StopOnRequest(TrainerCallback):
+    """Makes a Trainer save a checkpoint and stop after the step, or in the evaluation, in which the request came."""
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+        self._evaluating = self._after_step = False
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """From now on there is something to save, and to lose."""
+        self.request.at_once = False
+        work_begins()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask the trainer for a checkpoint and the end."""
+        if self.request.agreed(args):
+            _stop(control)
+        return control
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the evaluation after this batch."""
+        if self._evaluating and self.request.agreed(args):
+            raise _EvaluationLeft
+
+    def let_evaluation_be_left(self, trainer: Any) -> None:
+        """Have an evaluation end without a result when the request comes, and `train` then with a checkpoint.
+
+        After a step the Trainer evaluates, looks whether the result is the best so far, and saves; there the last alone
+        is left to do. Uses its private name `_maybe_log_save_evaluate`; tests/test_interrupts.py fails when that moves.
+        """
+        evaluate, after_step = trainer.evaluate, trainer._maybe_log_save_evaluate
+
+        @functools.wraps(evaluate)
+        def left_on_request(*args: Any, **kwargs: Any) -> dict[str, float]:
+            self._evaluating = True
+            try:
+                return evaluate(*args, **kwargs)
+            except _EvaluationLeft:
+                _stop(trainer.control)
+                if self._after_step:
+                    raise
+                return {}
+            finally:
+                self._evaluating = False
+
+        @functools.wraps(after_step)
+        def only_saved_on_request(*args: Any, **kwargs: Any) -> None:
+            self._after_step = True
+            try:
+                after_step(*args, **kwargs)
+            except _EvaluationLeft:
+                after_step(*args, **kwargs)  # which has nothing to log or evaluate any more
+            finally:
+                self._after_step = False
+
+        trainer.evaluate = left_on_request
+        trainer._maybe_log_save_evaluate = only_saved_on_request
+
+    def token_by_token(self) -> StoppingCriteria:
+        """A stopping criterion for `generate` that leaves the evaluation in the middle of a batch.
+
+        For one process only: several could not agree between two tokens.
+        """
+        return _LeaveGeneration(lambda: self._evaluating and self.request.received is not None)
+
+
+class _LeaveGeneration(StoppingCriteria):
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self.wanted = wanted
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """False for every sequence: this one only looks whether to leave."""
+        if self.wanted():
+            raise _EvaluationLeft
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _stop(control: TrainerControl) -> None:
+    control.should_save = True
+    control.should_evaluate = False
+    control.should_training_stop = True
