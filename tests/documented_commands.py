@@ -168,6 +168,8 @@ TABLE: dict[str, How] = {
     "for seed in 42 1 2; do make aha SEED=$seed; done": How(
         "dry run", instead={"aha": "aha --dry-run"}, shows="--seed 2"
     ),
+    "python scripts/make_pages.py": How("real"),
+    "make pages": How("dry run", "its one command is run above", more="--dry-run", shows="scripts/make_pages.py"),
     "make lab": How("dry run", "opens a browser", more="--dry-run", shows="jupyterlab"),
     "make test": CI,
     "make test-fast": CI,

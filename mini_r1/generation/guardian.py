@@ -1,8 +1,9 @@
-"""Runs one command for a parent and ends it with the parent, however that dies: `python -I guardian.py PID CMD`.
+"""Runs one command for a parent process and ends it when the parent dies, however that happens.
 
-A trainer that is killed with SIGKILL can't stop its generation server, and a server without a trainer holds a GPU for
-ever. This process outlives the trainer by a second: it sees that its parent has changed, and ends the whole group of
-the command. It imports nothing heavy, and lives in a session of its own, so that Ctrl-C reaches the trainer alone.
+Called as `python -I guardian.py PID COMMAND`. A trainer that is killed with SIGKILL can't stop its generation server,
+and a server without a trainer holds a GPU for ever. This process outlives the trainer by a second: it sees that its
+parent has changed, and ends the whole group of the command. It imports nothing heavy, and lives in a session of its
+own, so that Ctrl-C reaches the trainer alone.
 """
 
 import contextlib

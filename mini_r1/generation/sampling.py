@@ -1,4 +1,4 @@
-"""Completions of a policy, as the trainer samples them: `generate`, and nothing but a temperature.
+"""Samples completions of a policy as the trainer does: `generate` at a temperature, with no other filter.
 
 Slower than vLLM on a large GPU, but it needs no server, runs on a CPU, and gives the same text every time.
 """

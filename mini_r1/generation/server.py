@@ -1,4 +1,4 @@
-"""The generation GPU: starts `vllm serve` for a run, waits for it, watches it, and stops it with the run.
+"""The generation GPU: starts vLLM's server for a run, waits for it, watches it, and stops it with the run.
 
 TRL's trainer talks to a vLLM server but starts none. Here the main process starts one on the GPUs that training leaves
 free, bound to loopback on a free port, unless the recipe gives an address. A guardian process

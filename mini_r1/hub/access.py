@@ -1,4 +1,4 @@
-"""Whether the Hub answers, and will take what a run pushes: a token that is valid and may write. It is never shown."""
+"""Whether the Hub answers and would accept a push: the token must be valid and may write. It is never shown."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How this process was launched: how many there are on how many machines, and who holds which part of the model.
+"""How this process was launched: how many processes on how many machines, and which part of the model each holds.
 
 Read from the environment that `accelerate launch` (1.15: accelerate/utils/launch.py) and `torchrun` set, before any
 process group or GPU is touched. A dry run can plan for another launch: `planned_environment` says what that would set.

@@ -1,4 +1,4 @@
-"""Checkpoints: which one a run goes on from, whether it is whole, and whether this launch can go on from it.
+"""Checkpoints: which one a run resumes from, whether it is complete, and whether this launch can resume from it.
 
 Transformers takes the folder with the highest number, whole or not, and where the optimizer's files are not those it
 looks for it goes on without them and says nothing. Here a checkpoint is used only if everything in it is there.

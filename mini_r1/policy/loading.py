@@ -1,4 +1,4 @@
-"""Loading a policy to look at it rather than to train it: a folder or a Hub id, a whole model or an adapter."""
+"""Loads a policy to look at it rather than to train it: from a folder or the Hub, a full model or an adapter."""
 
 import os
 import re

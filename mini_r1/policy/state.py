@@ -1,4 +1,4 @@
-"""Which state of a model was looked at: its step and a digest of its weights, so that an older one is told from it."""
+"""Identifies the state of a model by its step and a digest of its weights, so that an older one is recognised."""
 
 import hashlib
 import json

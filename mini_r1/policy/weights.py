@@ -1,4 +1,4 @@
-"""Whether the files of a model's weights are all there and complete, told from their headers: nothing is loaded."""
+"""Whether the files of a model's weights are present and complete, read from their headers without loading them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The preflight's look at the base model: there, complete, of the right kind, and long enough for a completion."""
+"""The preflight's check of the base model: present, complete, of the right kind, and long enough for a completion."""
 
 from pathlib import Path
 

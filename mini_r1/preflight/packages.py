@@ -1,4 +1,4 @@
-"""What a recipe needs beside itself: the packages that its keys name, and a login where one would be asked for later.
+"""What a recipe needs installed: the packages that its keys name, and a login where one would be asked for later.
 
 A missing one ends a run with a library's traceback after minutes of loading, and a tracker without a login waits at a
 prompt. Nothing is imported to find out.

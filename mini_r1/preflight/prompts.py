@@ -1,4 +1,4 @@
-"""The preflight's look at tokenizer and puzzles, the prompts that they make, and what comes back from a policy."""
+"""The preflight's check of tokenizer and puzzles, of the prompts they make, and of what comes back from a policy."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What of `generation_kwargs` a recipe may set: how tokens are chosen, and nothing of when or how a completion ends.
+"""Which `generation_kwargs` a recipe may set: those that choose tokens, none that decide how a completion ends.
 
 TRL hands the mapping to the engine last, so that it overrules every key of the recipe, and no other check sees it. A
 completion that ends elsewhere than at its end token counts as cut off, and one that may not hold a tag or an end token

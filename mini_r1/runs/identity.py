@@ -1,4 +1,4 @@
-"""What a run is: the record of everything that decides over its result, kept in run.json and in each checkpoint.
+"""What a run is: the record of everything that decides its result, kept in run.json and in each checkpoint.
 
 A run that is resumed with another learning rate, seed or model would not become another run: the checkpoint's
 optimizer, schedule and weights go on as they were, while card and record would name the new values. So the record is

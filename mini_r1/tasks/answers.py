@@ -1,4 +1,4 @@
-"""What tasks share that ask for one short answer: the last sentence of the question, and the two rewards."""
+"""Shared by tasks that ask for one short answer: the last sentence of the question, and the two rewards."""
 
 import hashlib
 import textwrap

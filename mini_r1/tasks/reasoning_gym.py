@@ -1,4 +1,4 @@
-"""The hundred tasks of reasoning-gym (https://github.com/open-thought/reasoning-gym), each made up and scored by it.
+"""The hundred tasks of reasoning-gym (https://github.com/open-thought/reasoning-gym), generated and scored by it.
 
 `task: reasoning_gym/knights_knaves` names one; `task_config:` is passed on to it, such as `{n_people: 3}`.
 """

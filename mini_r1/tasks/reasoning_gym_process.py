@@ -1,4 +1,4 @@
-"""The package reasoning-gym in a process of its own, where nothing that a model writes can do harm.
+"""Runs the package reasoning-gym in a process of its own, where nothing that a model writes can do harm.
 
 Some of its scorers hand the answer to `eval` or to sympy, which does the same: an answer could run a program, take all
 memory or never end. And some of its generators draw from the one random state of a process, which is the trainer's.

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end long work in order, with a checkpoint, instead of in the middle of something.
+"""Ctrl-C, SIGTERM and SIGHUP end long work cleanly, with a checkpoint, instead of in the middle of something.
 
 A step is finished first; an evaluation is left at its next batch, on one process at the next token. Before the first
 step, where nothing can be lost, they end the program at once.

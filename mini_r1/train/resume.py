@@ -1,4 +1,4 @@
-"""Makes a run that goes on from a checkpoint the same as one that was never interrupted."""
+"""Makes a run that resumes from a checkpoint the same as one that was never interrupted."""
 
 import functools
 import json
@@ -83,7 +83,7 @@ def restore_data_order(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
     The Trainer skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed in
     its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed between
     two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
-    Uses two private names of TRL, `_step` and `_get_train_sampler`; tests/test_training.py fails when they move.
+    Uses two private names of TRL, `_step` and `_get_train_sampler`; tests/test_train.py fails when they move.
     """
     epochs = int(json.loads((checkpoint.folder / STATE).read_text(encoding="utf-8")).get("epoch") or 0)
     seams: Any = trainer
@@ -102,7 +102,7 @@ def restore_data_order(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
 def train_nothing_if_done(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
     """Keep the Trainer from one step too many when the checkpoint has all `max_steps` behind it; call before `train`.
 
-    It looks at the limit after a step only. Uses its private name `_run_epoch`; tests/test_training.py fails when that
+    It looks at the limit after a step only. Uses its private name `_run_epoch`; tests/test_train.py fails when that
     moves.
     """
     if checkpoint.step >= trainer.args.max_steps > 0:

@@ -1,4 +1,4 @@
-"""How much of what vLLM wrote still counts, once TRL has weighted it for vLLM computing differently from the trainer.
+"""How much of vLLM's completions still counts in the loss, once TRL has weighted them by its importance ratio.
 
 TRL weights the loss by trainer's over vLLM's probability, per token or per completion, and truncates the weight at a
 bound or zeroes what is beyond. That is silent: with bf16 and long completions a product over all tokens is soon beyond

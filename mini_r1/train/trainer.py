@@ -7,7 +7,7 @@ length and computed in so many parts, each only as wide as it must be. benchmark
 It also reports how much of what vLLM wrote TRL lets count (`mini_r1.train.sample_weights`).
 
 Uses three private names of TRL: it overrides `_get_per_token_logps_and_entropies` and `_generate_and_score_completions`
-and adds to `_metrics`; tests/test_trimming.py fails when one of them moves.
+and adds to `_metrics`; tests/test_trainer.py fails when one of them moves.
 """
 
 import logging
