@@ -49,7 +49,7 @@ def _map() -> Iterator[str]:
     """Every module of the library, one line each, by room."""
     yield "# The modules of Mini-R1\n"
     yield "The rooms come in the order in which they build on each other: a room imports only from those above it, and"
-    yield "`preflight` not from `train`. Each line is the first of the module's docstring; `make pages` writes this page."
+    yield "`preflight` not from `train`. Each line is the first of the docstring; `make pages` writes this page."
     for room in ROOMS:
         yield f"\n## {room}\n\n{summary(PACKAGE / room / '__init__.py')}\n"
         for path in sorted((PACKAGE / room).rglob("*.py")):
