@@ -28,6 +28,7 @@ OTHER_OPTIONS = {
     "vllm": "api-key dtype enforce-eager gpu-memory-utilization host logprobs-mode max-logprobs max-model-len "
     "max-num-seqs port weight-transfer-config",
     "hugging face": "revision",
+    "any key of a recipe": "key",
 }
 
 

@@ -17,7 +17,7 @@ import requests
 
 from mini_r1.generation import server as module
 from mini_r1.generation.server import GenerationServer, GenerationServerError, ServerPlan, plan_server
-from mini_r1.machine.gpus import generation_kind
+from mini_r1.machine.generator import generation_kind
 from mini_r1.recipe.read import parse_recipe
 
 STAND_IN = """

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.machine.gpus import generation_gpu_ids, server_gpus, use_training_gpu, visible_gpus
+from mini_r1.machine.generator import generation_gpu_ids
+from mini_r1.machine.gpus import server_gpus, use_training_gpu, visible_gpus
 from mini_r1.preflight.checks import check_run
 from mini_r1.recipe.read import read_recipe
 

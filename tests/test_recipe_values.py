@@ -1,5 +1,6 @@
 """What the cluster script reads of a recipe without importing the libraries that it is for, as those would read it."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from mini_r1.machine.gpus import generation_gpu_ids, generation_kind
-from mini_r1.recipe.read import read_recipe
+from mini_r1.machine.generator import generation_gpu_ids, generation_kind
+from mini_r1.recipe.read import KEYS, read_recipe
 
 RECIPE = "model_name_or_path: tiny\noutput_dir: runs/mine\nuse_vllm: true\nvllm_mode: server\n"
 
@@ -52,6 +53,9 @@ def recipe(tmp_path: Path) -> Path:
         ["--vllm_server_host=node9"],
         ["--vllm_server_host=0.0.0.0"],
         ["--beta", "-0.5"],
+        ["--no_use_vllm", "--no-dry-run"],
+        ["--output_dir", "runs/mine", "--run_name=a run"],
+        ["--vllm_server_args", "--max-num-seqs=64 --enforce-eager", "--use_cpu"],
     ],
 )
 def test_the_command_line_is_read_as_the_trainer_reads_it(recipe: Path, overrides: list[str]) -> None:
@@ -63,7 +67,8 @@ def test_the_command_line_is_read_as_the_trainer_reads_it(recipe: Path, override
 
 
 @pytest.mark.parametrize(
-    "text", ["use_vllm: yes", "use_vllm: on", "use_vllm: 'true'", "use_vllm: off", "vllm_gpus: 3", ""]
+    "text",
+    ["use_vllm: yes", "use_vllm: on", "use_vllm: 'true'", "use_vllm: off", "vllm_gpus: 3", "vllm_gpus: [2, 3]", ""],
 )
 def test_the_file_is_read_as_the_trainer_reads_it(recipe: Path, text: str) -> None:
     recipe.write_text(f"model_name_or_path: tiny\nvllm_mode: server\n{text}\n", encoding="utf-8")
@@ -73,8 +78,19 @@ def test_the_file_is_read_as_the_trainer_reads_it(recipe: Path, text: str) -> No
     assert values(recipe, "--output_dir", "x")[1:3] == [server, str(gpus)]
 
 
-def test_defaults_are_the_trainers(recipe: Path) -> None:
+@pytest.mark.parametrize("folder", ["on", "123", "007", "2024-01-01"])
+def test_a_folder_is_text_whatever_yaml_would_guess(recipe: Path, folder: str) -> None:
+    recipe.write_text(f"model_name_or_path: tiny\noutput_dir: {folder}\n", encoding="utf-8")
+    _, training, _ = read_recipe(["--config", str(recipe)])
+    assert values(recipe)[0] == training.output_dir == folder
+
+
+def test_types_and_defaults_are_the_trainers(recipe: Path) -> None:
     """But for the folder: TRL's own is transformers' `trainer_output`, known only once GRPOConfig is built."""
+    ours = runpy.run_path(str(ROOT / "slurm" / "recipe_values.py"))["KEYS"]
+    assert [(key.kinds, key.default) for key in ours.values()] == [
+        (KEYS[name].kinds, KEYS[name].default) for name in ours
+    ]
     recipe.write_text("model_name_or_path: tiny\n", encoding="utf-8")
     assert values(recipe) == ["trainer_output", "no", "1", "no", "no"]
 
@@ -88,16 +104,16 @@ def test_the_home_folder_is_where_the_trainer_has_it(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "can't be read"),
-        ("- a", "is not a recipe"),
-        ("", "is not a recipe"),
-        ("\0", "can't be read"),
-        ("output_dir: on", "put it in quotes"),
-        ("output_dir: 123", "put it in quotes"),
+        ("a: [1", "is no valid YAML"),
+        ("- a", "is no recipe"),
+        ("", "is empty"),
+        ("\0", "is no valid YAML"),
+        ("output_dir:", "output_dir has no value in line 1"),
+        ("output_dir: [a, b]", "needed: text"),
         ("output_dir: ''", "name one, such as runs/mine"),
         ("output_dir: $SCRATCH/x", '--output_dir "$SCRATCH/run"'),
         ('output_dir: "a\\nb"', "name one, such as runs/mine"),
-        ("use_vllm: maybe", "must be true or false"),
+        ("use_vllm: maybe", "needed: true or false"),
     ],
 )
 def test_what_it_cannot_use_is_one_line_and_status_2(recipe: Path, text: str, message: str) -> None:
@@ -108,8 +124,15 @@ def test_what_it_cannot_use_is_one_line_and_status_2(recipe: Path, text: str, me
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("overrides", [["--output_dir"], ["--output_dir="], ["--output_dir", "--seed", "1"]])
-def test_a_folder_without_a_name_is_refused(recipe: Path, overrides: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--output_dir"], "output_dir has no value on the command line"),
+        (["--output_dir="], "name one, such as runs/mine"),
+        (["--output_dir", "--seed", "1"], "output_dir has no value on the command line"),
+    ],
+)
+def test_a_folder_without_a_name_is_refused(recipe: Path, overrides: list[str], message: str) -> None:
     done = call(recipe, *overrides)
     assert done.returncode == 2
-    assert "name one, such as runs/mine" in done.stderr
+    assert message in done.stderr

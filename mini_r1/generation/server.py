@@ -32,7 +32,8 @@ from urllib3.util.retry import Retry
 
 from mini_r1.generation import guardian
 from mini_r1.generation.guardian import GRACE_SECONDS
-from mini_r1.machine.gpus import generation_kind, server_gpus
+from mini_r1.machine.generator import generation_kind
+from mini_r1.machine.gpus import server_gpus
 from mini_r1.program.failures import tell
 from mini_r1.program.problems import UserError
 from mini_r1.program.redact import redact, take_api_key

@@ -10,17 +10,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from trl import GRPOConfig
 
+from mini_r1.machine.generator import Generation, GpuIds, generation_gpu_ids, generation_kind
 from mini_r1.machine.launch import Launch, read_launch
 from mini_r1.program.problems import Problem
 
 GIB = 2**30
-GpuIds = str | list[str] | None  # as a recipe gives them: "2,3", ["2", "3"], or none
-Generation = Literal["own server", "other server", "colocate", "transformers"]
-
 
 # What this process saw before `use_training_gpu`, by the value that that gave to CUDA_VISIBLE_DEVICES.
 _BEFORE: dict[str, list["Gpu"]] = {}
@@ -43,26 +40,9 @@ class Assignment:
     generation: tuple[Gpu, ...]
 
 
-def generation_kind(training: GRPOConfig) -> Generation:
-    """Who generates: a vLLM server of our own or somebody else's, vLLM inside the training process, transformers."""
-    if not training.use_vllm:
-        return "transformers"
-    if training.vllm_mode == "colocate":
-        return "colocate"
-    default_host = GRPOConfig.__dataclass_fields__["vllm_server_host"].default
-    named = training.vllm_server_base_url is not None or training.vllm_server_host != default_host
-    return "other server" if named else "own server"
-
-
 def uses_gpus(training: GRPOConfig) -> bool:
     """Whether a recipe is for GPUs. `ddp_backend: gloo` is what several processes on a CPU talk through."""
     return not training.use_cpu and training.ddp_backend != "gloo"
-
-
-def generation_gpu_ids(vllm_gpus: GpuIds) -> list[str]:
-    """Split the recipe's key: "2,3" names two GPUs; None none, which means the last visible one."""
-    text = vllm_gpus if isinstance(vllm_gpus, str) else ",".join(vllm_gpus or [])
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig, ModelConfig
 
-from mini_r1.machine.gpus import GIB, Generation, Gpu, machine_memory, uses_gpus
+from mini_r1.machine.generator import Generation
+from mini_r1.machine.gpus import GIB, Gpu, machine_memory, uses_gpus
 from mini_r1.machine.launch import Launch
 from mini_r1.program.failures import as_error
 from mini_r1.program.problems import Problem

@@ -132,6 +132,14 @@ def _describe(hint: Any) -> str:
     return _NAMES.get(kind, "an object, which no recipe can name")
 
 
+def negated(name: str, written: Written, known: Mapping[str, Key]) -> tuple[str, Written]:
+    """`--no_flag` as `flag: false`; everything else as it is."""
+    key = known.get(name.removeprefix("no_"))
+    if name in known or key is None or bool not in key.kinds or written.value is not None:
+        return name, written
+    return key.name, Written("false", written.where)
+
+
 def read_value(key: Key, written: Written) -> Any:
     """The value of a key, of its type.
 

@@ -21,9 +21,9 @@ from mini_r1.policy.attention import attention_implementation
 from mini_r1.program.redact import remember, take_api_key
 from mini_r1.recipe.arguments import ScriptArguments as ScriptArguments
 from mini_r1.recipe.help import show_help_if_asked
-from mini_r1.recipe.keys import keys_of, read_value, unknown_key
+from mini_r1.recipe.keys import keys_of, negated, read_value, unknown_key
 from mini_r1.recipe.text import RecipeError as RecipeError
-from mini_r1.recipe.text import Written, read_written
+from mini_r1.recipe.text import read_written
 from mini_r1.recipe.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """
     words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
     show_help_if_asked(words)
-    written = {name: value for item in read_written(words, KEYS).items() for name, value in [_negated(*item)]}
+    written = {name: value for item in read_written(words, KEYS).items() for name, value in [negated(*item, KEYS)]}
     unknown = [unknown_key(name, KEYS, value.where) for name, value in written.items() if name not in KEYS]
     if unknown:
         raise RecipeError("; also: ".join(unknown))
@@ -86,14 +86,6 @@ def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if refused:
         raise RecipeError("; also: ".join(refused))
     return values
-
-
-def _negated(name: str, written: Written) -> tuple[str, Written]:
-    """`--no_flag` as `flag: false`."""
-    key = KEYS.get(name.removeprefix("no_"))
-    if name in KEYS or key is None or bool not in key.kinds or written.value is not None:
-        return name, written
-    return key.name, Written("false", written.where)
 
 
 def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
