@@ -28,7 +28,7 @@ with in_words():
     from mini_r1.recipe.read import parse_recipe
     from mini_r1.train.run import build_trainer, hardware
     from mini_r1.train.samples import SampleRecorder
-    from mini_r1.train.trainer import TrimmedGRPOTrainer
+    from mini_r1.train.trainer import R1Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
@@ -41,7 +41,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def load_trainer(model: str) -> TrimmedGRPOTrainer:
+def load_trainer(model: str) -> R1Trainer:
     """The tiny recipe's trainer, with `model` as its policy."""
     script, training, config = parse_recipe(["--config", str(RECIPE), "--output_dir", "runs/benchmark"])
     training.report_to = []
@@ -49,7 +49,7 @@ def load_trainer(model: str) -> TrimmedGRPOTrainer:
     return build_trainer(script, training, config, SampleRecorder(Path("runs/benchmark"), per_step=0))
 
 
-def sample(trainer: TrimmedGRPOTrainer, prompts: dict[str, torch.Tensor], ours: bool, seed: int) -> torch.Tensor:
+def sample(trainer: R1Trainer, prompts: dict[str, torch.Tensor], ours: bool, seed: int) -> torch.Tensor:
     """Completions of one batch, by our decoding or by transformers' own."""
     torch.manual_seed(seed)
     policy: Any = trainer.model
@@ -61,9 +61,9 @@ def sample(trainer: TrimmedGRPOTrainer, prompts: dict[str, torch.Tensor], ours: 
     return output
 
 
-def gradient(trainer: TrimmedGRPOTrainer, batch: dict[str, torch.Tensor], width: int, ours: bool) -> None:
+def gradient(trainer: R1Trainer, batch: dict[str, torch.Tensor], width: int, ours: bool) -> None:
     """Forward and backward of one batch, trimmed or as TRL pads it."""
-    kind = TrimmedGRPOTrainer if ours else GRPOTrainer
+    kind = R1Trainer if ours else GRPOTrainer
     policy: Any = trainer.model
     logps, _, _ = kind._get_per_token_logps_and_entropies(
         trainer, policy, batch["input_ids"], batch["attention_mask"], width, compute_entropy=True
@@ -72,7 +72,7 @@ def gradient(trainer: TrimmedGRPOTrainer, batch: dict[str, torch.Tensor], width:
     policy.zero_grad()
 
 
-def measure(trainer: TrimmedGRPOTrainer, rounds: int) -> tuple[list[list[float]], list[list[float]], list[float]]:
+def measure(trainer: R1Trainer, rounds: int) -> tuple[list[list[float]], list[list[float]], list[float]]:
     """Times of sampling and of the gradient as [ours, theirs] per round, and the mean and longest completion."""
     tokenizer, puzzles = cast(Any, trainer.processing_class), cast(Any, trainer.train_dataset)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id

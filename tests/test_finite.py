@@ -13,7 +13,7 @@ from conftest import TINY_BASE, Train
 from mini_r1.generation.sampling import generate_completions
 from mini_r1.policy.loading import load_model, load_tokenizer
 from mini_r1.train.finite import NonFiniteError, all_finite
-from mini_r1.train.trainer import TrimmedGRPOTrainer
+from mini_r1.train.trainer import R1Trainer
 
 NO_EVALUATION = ["--eval_strategy", "no", "--eval_on_start", "false", "--save_steps", "1"]
 
@@ -62,13 +62,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_save(
     value: float, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At its third step; the checkpoint of the second is kept, and named."""
-    compute_loss = TrimmedGRPOTrainer.compute_loss
+    compute_loss = R1Trainer.compute_loss
 
-    def spoilt(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def spoilt(self: R1Trainer, *args: Any, **kwargs: Any) -> Any:
         loss = compute_loss(self, *args, **kwargs)
         return loss * value if self.state.global_step == 2 else loss
 
-    monkeypatch.setattr(TrimmedGRPOTrainer, "compute_loss", spoilt)
+    monkeypatch.setattr(R1Trainer, "compute_loss", spoilt)
     with pytest.raises(NonFiniteError, match=rf"the loss is not finite.*step 3\..*{tmp_path / 'checkpoint-2'}"):
         train(tmp_path, *NO_EVALUATION)
     assert [file.parent.name for file in saved_weights(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
@@ -78,15 +78,15 @@ def test_a_gradient_that_is_not_finite_stops_the_last_step_too(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is finite, and after the last step there would only be the save."""
-    compute_loss = TrimmedGRPOTrainer.compute_loss
+    compute_loss = R1Trainer.compute_loss
 
-    def spoilt(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def spoilt(self: R1Trainer, *args: Any, **kwargs: Any) -> Any:
         loss = compute_loss(self, *args, **kwargs)
         if self.state.global_step == 1:
             loss.register_hook(lambda gradient: gradient * math.nan)
         return loss
 
-    monkeypatch.setattr(TrimmedGRPOTrainer, "compute_loss", spoilt)
+    monkeypatch.setattr(R1Trainer, "compute_loss", spoilt)
     with pytest.raises(NonFiniteError, match=r"the weights are not finite.*step 2\."):
         train(tmp_path, *NO_EVALUATION, "--max_steps", "2")
     assert [file.parent.name for file in saved_weights(tmp_path)] == ["checkpoint-1"]

@@ -18,7 +18,7 @@ from mini_r1.policy.checkpoints import missing
 from mini_r1.recipe.contradictions import METRICS
 from mini_r1.train import run as training_module
 from mini_r1.train.interrupts import StopOnRequest, StopRequest
-from mini_r1.train.trainer import TrimmedGRPOTrainer
+from mini_r1.train.trainer import R1Trainer
 
 SIGNALS = {signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGINT: 130}
 
@@ -62,9 +62,9 @@ def test_an_evaluation_is_left_with_a_checkpoint_of_its_step(
 ) -> None:
     """In the batch on one process, after it on several; the same command then ends the run."""
     batches = {"begun": 0, "done": 0}
-    predict = TrimmedGRPOTrainer.prediction_step
+    predict = R1Trainer.prediction_step
 
-    def watched(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def watched(self: R1Trainer, *args: Any, **kwargs: Any) -> Any:
         batches["begun"] += 1
         if batches["begun"] == 1:
             send_soon(number, 0.05)
@@ -72,7 +72,7 @@ def test_an_evaluation_is_left_with_a_checkpoint_of_its_step(
         batches["done"] += 1
         return result
 
-    monkeypatch.setattr(TrimmedGRPOTrainer, "prediction_step", watched)
+    monkeypatch.setattr(R1Trainer, "prediction_step", watched)
     if not in_the_middle_of_a_batch:
         never = StopOnRequest(StopRequest()).token_by_token()
         monkeypatch.setattr(StopOnRequest, "token_by_token", lambda self: never)
@@ -132,14 +132,14 @@ def test_what_follows_a_metric_bears_with_an_evaluation_that_was_left(
 
 def signal_in_evaluation_of_step(step: int, patch: pytest.MonkeyPatch) -> None:
     """Have a SIGTERM come in the first batch of an evaluation."""
-    predict = TrimmedGRPOTrainer.prediction_step
+    predict = R1Trainer.prediction_step
 
-    def signalled(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def signalled(self: R1Trainer, *args: Any, **kwargs: Any) -> Any:
         if self.state.global_step == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return predict(self, *args, **kwargs)
 
-    patch.setattr(TrimmedGRPOTrainer, "prediction_step", signalled)
+    patch.setattr(R1Trainer, "prediction_step", signalled)
 
 
 def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path, small_arguments: list[str]) -> None:

@@ -1,24 +1,29 @@
-"""Trimming: log-probabilities, entropies and gradients are TRL's, with most of the padding left out."""
+"""The trainer: log-probabilities, entropies and gradients are TRL's, with most of the padding left out."""
 
+import ast
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 from trl import GRPOTrainer
 
+from conftest import ROOT
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.train.run import build_trainer
 from mini_r1.train.samples import SampleRecorder
-from mini_r1.train.trainer import TrimmedGRPOTrainer
+from mini_r1.train.trainer import R1Trainer
 
 PROMPT, LONGEST = 22, 40
 Outputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
-def trainer(small_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrimmedGRPOTrainer]:
+def trainer(small_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[R1Trainer]:
     folder = tmp_path_factory.mktemp("trimming")
     recipe = parse_recipe([*small_arguments, "--output_dir", str(folder), "--report_to", "none"])
     yield build_trainer(*recipe, SampleRecorder(Path(folder), per_step=0))
@@ -36,10 +41,10 @@ def batch() -> dict[str, Any]:
     return {"input_ids": input_ids, "attention_mask": mask, "logits_to_keep": LONGEST, "compute_entropy": True}
 
 
-def compute(trainer: TrimmedGRPOTrainer, batch: dict[str, Any], ours: bool, buckets: int = 1) -> Outputs:
+def compute(trainer: R1Trainer, batch: dict[str, Any], ours: bool, buckets: int = 1) -> Outputs:
     """Log-probabilities and entropies of the completions' tokens, and the gradient of a loss with a weight per row."""
     trainer.length_buckets = buckets
-    kind = TrimmedGRPOTrainer if ours else GRPOTrainer
+    kind = R1Trainer if ours else GRPOTrainer
     model: Any = trainer.model
     model.zero_grad()
     logps, entropies, _ = kind._get_per_token_logps_and_entropies(trainer, model, **batch)
@@ -52,9 +57,7 @@ def compute(trainer: TrimmedGRPOTrainer, batch: dict[str, Any], ours: bool, buck
 
 
 @pytest.mark.parametrize("buckets", [1, 4, 20])
-def test_values_and_gradients_are_those_of_trl(
-    trainer: TrimmedGRPOTrainer, batch: dict[str, Any], buckets: int
-) -> None:
+def test_values_and_gradients_are_those_of_trl(trainer: R1Trainer, batch: dict[str, Any], buckets: int) -> None:
     ours, theirs = compute(trainer, batch, True, buckets), compute(trainer, batch, False)
     for mine, other in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
@@ -66,7 +69,7 @@ def test_values_and_gradients_are_those_of_trl(
 
 @pytest.mark.parametrize(("buckets", "widths"), [(1, [33]), (3, [33, 12, 5])])
 def test_no_more_columns_are_computed_than_the_longest_completion_needs(
-    trainer: TrimmedGRPOTrainer, batch: dict[str, Any], buckets: int, widths: list[int]
+    trainer: R1Trainer, batch: dict[str, Any], buckets: int, widths: list[int]
 ) -> None:
     seen: list[int] = []
     model: Any = trainer.model
@@ -78,23 +81,64 @@ def test_no_more_columns_are_computed_than_the_longest_completion_needs(
     assert seen == widths
 
 
-def test_trl_still_calls_the_methods_that_are_overridden() -> None:
-    """Private names: when the pin of TRL moves, look here first."""
-    source = Path(str(GRPOTrainer.__init__.__code__.co_filename)).read_text(encoding="utf-8")
-    assert source.count("self._get_per_token_logps_and_entropies(") >= 2
-    assert source.count("self._generate_and_score_completions(") >= 2
-    assert source.count("self._metrics[mode]") > 2
+# Each private name of `mini_r1.train.trainer`, with the text by which TRL or transformers calls or uses it.
+PRIVATE = {
+    "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
+    "_generate_and_score_completions": (GRPOTrainer, "self._generate_and_score_completions("),
+    "_metrics": (GRPOTrainer, "self._metrics[mode]"),
+    "_step": (GRPOTrainer, "self._step % generate_every == 0"),
+    "_get_train_sampler": (GRPOTrainer, "sampler_fn=self._get_train_sampler"),
+    "_run_epoch": (Trainer, "self._run_epoch("),
+    "_maybe_log_save_evaluate": (Trainer, "self._maybe_log_save_evaluate("),
+    "_save_checkpoint": (Trainer, "self._save_checkpoint(model, trial)"),
+    "_save": (Trainer, "self._save(output_dir"),
+}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_every_private_name_is_still_used_where_it_was(name: str) -> None:
+    kind, use = PRIVATE[name]
+    assert use in inspect.getsource(kind)
+
+
+def private_names(path: Path) -> set[str]:
+    """Names with one underscore in front that a file takes from an object, but for its own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+    }
+    own |= {
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr)]
+    of_super = {node.attr for node in used if ast.unparse(node.value) == "super()"}
+    return {node.attr for node in used if node.attr not in own} | of_super
+
+
+def test_private_names_are_in_one_module_and_in_the_table() -> None:
+    library = ROOT / "mini_r1"
+    trainer = library / "train" / "trainer.py"
+    text = trainer.read_text(encoding="utf-8")
+    assert {name for name in PRIVATE if f".{name}" in text} == set(PRIVATE)
+    assert private_names(trainer) | {"_step"} == set(PRIVATE)
+    others = {path: private_names(path) - {"_exit"} for path in library.rglob("*.py") if path != trainer}
+    assert {str(path.relative_to(library)): names for path, names in others.items() if names} == {}
 
 
 def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = TrimmedGRPOTrainer._get_per_token_logps_and_entropies
+    original = R1Trainer._get_per_token_logps_and_entropies
 
-    def spy(self: TrimmedGRPOTrainer, *args: Any, **kwargs: Any) -> Any:
+    def spy(self: R1Trainer, *args: Any, **kwargs: Any) -> Any:
         seen.append(self.length_buckets)
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(TrimmedGRPOTrainer, "_get_per_token_logps_and_entropies", spy)
+    monkeypatch.setattr(R1Trainer, "_get_per_token_logps_and_entropies", spy)
     assert train(tmp_path, "--max_steps", "1", "--eval_strategy", "no", "--length_buckets", "3") == 0
     assert set(seen) == {3}
 
@@ -143,7 +187,7 @@ NONE, SMALL, LARGE = [0.0] * 6, [0.25] * 6, [2.0, *[0.0] * 5]  # ratios: 1; 1.28
     ],
 )
 def test_the_share_of_vllms_samples_that_is_lost_is_logged(
-    trainer: TrimmedGRPOTrainer,
+    trainer: R1Trainer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     mode: str,
@@ -172,7 +216,7 @@ def test_the_share_of_vllms_samples_that_is_lost_is_logged(
     assert said is None or (warnings[0].startswith(said) and "Fix: " in warnings[0])
 
 
-def test_without_vllm_there_is_no_such_metric(trainer: TrimmedGRPOTrainer) -> None:
+def test_without_vllm_there_is_no_such_metric(trainer: R1Trainer) -> None:
     trainer.model.train()
     trainer._metrics["train"].clear()
     trainer._generate_and_score_completions(puzzles(trainer))

@@ -4,8 +4,7 @@ A gradient that is NaN or infinite makes the weights so in the very step, in whi
 only weights that diverge without being so show up later, when the policy can't sample from its own probabilities.
 """
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mini_r1.policy.checkpoints import checkpoint_folders, missing, read_checkpoint
 from mini_r1.program.problems import UserError
 from mini_r1.train.interrupts import highest
-
-LossFunction = Callable[..., Tensor]
 
 
 class NonFiniteError(UserError, RuntimeError):
@@ -30,16 +27,9 @@ class StopIfNotFinite(TrainerCallback):
     def __init__(self) -> None:
         self._loss_is_finite = True
 
-    def observe(self, training_step: LossFunction) -> LossFunction:
-        """The trainer's `training_step`, whose losses are looked at."""
-
-        @functools.wraps(training_step)
-        def observed(*args: Any, **kwargs: Any) -> Tensor:
-            loss = training_step(*args, **kwargs)
-            self._loss_is_finite = self._loss_is_finite and bool(loss.isfinite().all())
-            return loss
-
-        return observed
+    def look_at(self, loss: Tensor) -> None:
+        """Remember whether the loss of a micro-batch is finite, until the end of the step."""
+        self._loss_is_finite = self._loss_is_finite and bool(loss.isfinite().all())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any

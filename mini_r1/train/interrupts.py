@@ -4,7 +4,6 @@ A step is finished first; an evaluation is left at its next batch, on one proces
 step, where nothing can be lost, they end the program at once.
 """
 
-import functools
 import os
 import signal
 import time
@@ -137,39 +136,28 @@ class StopOnRequest(TrainerCallback):
         if self._evaluating and self.request.agreed(args):
             raise _EvaluationLeft
 
-    def let_evaluation_be_left(self, trainer: Any) -> None:
-        """Have an evaluation end without a result when the request comes, and `train` then with a checkpoint.
+    def evaluate(self, evaluate: Callable[[], dict[str, float]], control: TrainerControl) -> dict[str, float]:
+        """Evaluate; when the request comes, end without a result, and have a checkpoint saved and training stop."""
+        self._evaluating = True
+        try:
+            return evaluate()
+        except _EvaluationLeft:
+            _stop(control)
+            if self._after_step:
+                raise
+            return {}
+        finally:
+            self._evaluating = False
 
-        After a step the Trainer evaluates, looks whether the result is the best so far, and saves; there the last alone
-        is left to do. Uses its private name `_maybe_log_save_evaluate`; tests/test_interrupts.py fails when that moves.
-        """
-        evaluate, after_step = trainer.evaluate, trainer._maybe_log_save_evaluate
-
-        @functools.wraps(evaluate)
-        def left_on_request(*args: Any, **kwargs: Any) -> dict[str, float]:
-            self._evaluating = True
-            try:
-                return evaluate(*args, **kwargs)
-            except _EvaluationLeft:
-                _stop(trainer.control)
-                if self._after_step:
-                    raise
-                return {}
-            finally:
-                self._evaluating = False
-
-        @functools.wraps(after_step)
-        def only_saved_on_request(*args: Any, **kwargs: Any) -> None:
-            self._after_step = True
-            try:
-                after_step(*args, **kwargs)
-            except _EvaluationLeft:
-                after_step(*args, **kwargs)  # which has nothing to log or evaluate any more
-            finally:
-                self._after_step = False
-
-        trainer.evaluate = left_on_request
-        trainer._maybe_log_save_evaluate = only_saved_on_request
+    def after_step(self, after_step: Callable[[], None]) -> None:
+        """Do what a Trainer does after a step (log, evaluate, save); if the evaluation is left, only save."""
+        self._after_step = True
+        try:
+            after_step()
+        except _EvaluationLeft:
+            after_step()  # which has nothing to log or evaluate any more
+        finally:
+            self._after_step = False
 
     def token_by_token(self) -> StoppingCriteria:
         """A stopping criterion for `generate` that leaves the evaluation in the middle of a batch.

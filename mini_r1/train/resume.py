@@ -1,18 +1,15 @@
-"""Makes a run that resumes from a checkpoint the same as one that was never interrupted."""
+"""Makes a run that goes on from a checkpoint the same as one that was never interrupted."""
 
 import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mini_r1.policy.checkpoints import STATE, Checkpoint, decide_for_all, missing, write_manifest
-
-if TYPE_CHECKING:  # which takes seconds to import
-    from trl import GRPOTrainer
+from mini_r1.policy.checkpoints import STATE, Checkpoint, write_manifest
 
 
 class WriteManifest(TrainerCallback):
@@ -36,19 +33,6 @@ class WriteManifest(TrainerCallback):
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             write_manifest(folder, args.world_size, {"seconds": round(self.seconds(), 1), "run": self.run})
         return control
-
-
-def save_checkpoint_if_missing(trainer: "GRPOTrainer") -> None:
-    """Save a checkpoint of the step that the trainer is at, outside of `train`; all processes must call this.
-
-    Uses the Trainer's private name `_save_checkpoint`; tests/test_interrupts.py fails when that moves.
-    """
-    folder = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
-    if decide_for_all(trainer.args, lambda: missing(folder)) is None:
-        return
-    seams: Any = trainer
-    seams._save_checkpoint(trainer.model, None)
-    trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
 
 class TakeNewSteps(TrainerCallback):
@@ -77,34 +61,12 @@ def load_across_cpu_processes() -> None:
     )
 
 
-def restore_data_order(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
-    """Make TRL's sampler and generation cycle go on where the checkpoint was; call it before `train`.
-
-    The Trainer skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed in
-    its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed between
-    two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
-    Uses two private names of TRL, `_step` and `_get_train_sampler`; tests/test_train.py fails when they move.
-    """
-    epochs = int(json.loads((checkpoint.folder / STATE).read_text(encoding="utf-8")).get("epoch") or 0)
-    seams: Any = trainer
-    new_sampler: Any = trainer._get_train_sampler
-
-    def advanced_sampler(dataset: Any = None) -> Any:
-        sampler = new_sampler(dataset)
-        for _ in range(epochs if sampler.shuffle else 0):
-            torch.randperm(sampler.num_samples, generator=sampler.generator)  # as at the start of each epoch
-        return sampler
-
-    seams._get_train_sampler = advanced_sampler
-    seams._step = checkpoint.step * trainer.args.gradient_accumulation_steps
+def epochs_done(checkpoint: Checkpoint) -> int:
+    """How many complete passes over the data a checkpoint has behind it."""
+    return int(json.loads((checkpoint.folder / STATE).read_text(encoding="utf-8")).get("epoch") or 0)
 
 
-def train_nothing_if_done(trainer: "GRPOTrainer", checkpoint: Checkpoint) -> None:
-    """Keep the Trainer from one step too many when the checkpoint has all `max_steps` behind it; call before `train`.
-
-    It looks at the limit after a step only. Uses its private name `_run_epoch`; tests/test_train.py fails when that
-    moves.
-    """
-    if checkpoint.step >= trainer.args.max_steps > 0:
-        seams: Any = trainer
-        seams._run_epoch = lambda **_: None
+def skip_epochs(sampler: Any, epochs: int) -> None:
+    """Bring TRL's sampler, which is seeded, to where it is after so many epochs: it draws one order at each start."""
+    for _ in range(epochs if sampler.shuffle else 0):
+        torch.randperm(sampler.num_samples, generator=sampler.generator)

@@ -35,7 +35,7 @@ from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
 from mini_r1.recipe.read import load_tokenizer, model_init_kwargs
 from mini_r1.results.card import CardWriter, versions, write_card
-from mini_r1.runs.folder import Standing, count_steps, examine_output, give_usual_modes, output_path
+from mini_r1.runs.folder import Standing, count_steps, examine_output, output_path
 from mini_r1.runs.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.runs.identity import RunRecord, record_run
 from mini_r1.runs.lock import run_lock
@@ -48,12 +48,9 @@ from mini_r1.train.resume import (
     TakeNewSteps,
     WriteManifest,
     load_across_cpu_processes,
-    restore_data_order,
-    save_checkpoint_if_missing,
-    train_nothing_if_done,
 )
 from mini_r1.train.samples import SampleRecorder
-from mini_r1.train.trainer import TrimmedGRPOTrainer
+from mini_r1.train.trainer import R1Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +86,7 @@ def build_trainer(
     sides: Sides | None = None,
     prompt_settings: PromptSettings | None = None,
     rewards: Mapping[str, RewardFunction] | None = None,
-) -> TrimmedGRPOTrainer:
+) -> R1Trainer:
     """TRL's trainer with the task's problems and rewards; all that the recipe says of the model reaches the model.
 
     `sides` saves loading the problems again; `prompt_settings` are those of a new run by default;
@@ -103,7 +100,7 @@ def build_trainer(
     training.model_init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
-    trainer = TrimmedGRPOTrainer(
+    trainer = R1Trainer(
         model=str(model.model_name_or_path),
         args=training,
         reward_funcs=cast(Any, recorder.observe(sides.task, rewards)),
@@ -121,13 +118,6 @@ def build_trainer(
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         policy = trainer.accelerator.unwrap_model(trainer.model)
         policy.generate = functools.partial(policy.generate, custom_generate=decode_without_ended)
-    save = trainer._save
-
-    def save_readable(output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save(output_dir, state_dict)
-        harmless(give_usual_modes)(Path(output_dir) if output_dir else output_path(training))
-
-    trainer._save = save_readable  # type: ignore[method-assign]
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(SolveRateProgress())
     return trainer
@@ -222,7 +212,7 @@ def _describe(
     return sides, settings, record_run(script, sides, record_prompt(writer, began))
 
 
-def _end(trainer: TrimmedGRPOTrainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:
+def _end(trainer: R1Trainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:
     """Evaluate and save what was trained; a run that is asked to stop, in that evaluation too, goes on another time."""
     if not stop.agreed(trainer.args):
         check_trained(trainer.state)
@@ -238,15 +228,15 @@ def _say_resumed(training: GRPOConfig, checkpoint: Checkpoint, standing: Standin
         print("\n".join([f"resuming from {checkpoint.folder} (step {checkpoint.step})", *standing.notes]), flush=True)
 
 
-def _stop_here(trainer: TrimmedGRPOTrainer) -> None:
+def _stop_here(trainer: R1Trainer) -> None:
     """Leave a checkpoint, which there is already unless the evaluation at the end was left, and say so."""
-    save_checkpoint_if_missing(trainer)
+    trainer.save_checkpoint_if_missing()
     if trainer.is_world_process_zero():
         harmless(print)(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
 
 
 def _add_callbacks(
-    trainer: TrimmedGRPOTrainer,
+    trainer: R1Trainer,
     stop: StopRequest,
     manifest: WriteManifest,
     summary: Callable[[], dict[str, Any]],
@@ -261,13 +251,12 @@ def _add_callbacks(
     return push
 
 
-def _watch(trainer: TrimmedGRPOTrainer, stop: StopRequest) -> None:
+def _watch(trainer: R1Trainer, stop: StopRequest) -> None:
     """Let a signal, or numbers that are not finite, end the run in order."""
     finite, leave = StopIfNotFinite(), StopOnRequest(stop)
     trainer.add_callback(finite)
     trainer.add_callback(leave)
-    trainer.training_step = finite.observe(trainer.training_step)  # type: ignore[method-assign]
-    leave.let_evaluation_be_left(trainer)
+    trainer.stop_if_not_finite, trainer.stop_on_request = finite, leave
     if trainer.args.world_size == 1:
         policy = trainer.accelerator.unwrap_model(trainer.model)
         criteria = StoppingCriteriaList([leave.token_by_token()])
@@ -341,12 +330,8 @@ def check_trained(state: TrainerState) -> None:
         )
 
 
-def _publish(
-    trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]], to: Destination | None
-) -> HubPush | None:
+def _publish(trainer: R1Trainer, summary: Callable[[], dict[str, Any]], to: Destination | None) -> HubPush | None:
     """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
-    # TRL would write a card of its own at each save, before ours.
-    trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]
     if not trainer.is_world_process_zero():
         return None
     output = output_path(trainer.args)
@@ -357,7 +342,7 @@ def _publish(
     return push
 
 
-def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
+def _train(trainer: R1Trainer, checkpoint: Checkpoint | None) -> None:
     """Train to the end, from a checkpoint where there is one, or until all processes have agreed to stop.
 
     Raises:
@@ -366,8 +351,7 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
     """
     if checkpoint:
         load_across_cpu_processes()
-        restore_data_order(trainer, checkpoint)
-        train_nothing_if_done(trainer, checkpoint)
+        trainer.resume(checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     except UserError:
@@ -381,7 +365,7 @@ def _train(trainer: TrimmedGRPOTrainer, checkpoint: Checkpoint | None) -> None:
         raise
 
 
-def _evaluate_at_end(trainer: TrimmedGRPOTrainer) -> None:
+def _evaluate_at_end(trainer: R1Trainer) -> None:
     """Evaluate what was trained, if that was not done after the last step."""
     last = trainer.state.log_history[-2:]
     evaluated = any("eval_reward" in entry and entry["step"] == trainer.state.global_step for entry in last)
@@ -389,7 +373,7 @@ def _evaluate_at_end(trainer: TrimmedGRPOTrainer) -> None:
         trainer.evaluate()
 
 
-def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) -> None:
+def _finish(trainer: R1Trainer, summary: Callable[[], dict[str, Any]]) -> None:
     """Save card, model, tokenizer and, last, the state: the run is finished."""
     output = output_path(trainer.args)
     run = summary()
@@ -403,7 +387,7 @@ def _finish(trainer: TrimmedGRPOTrainer, summary: Callable[[], dict[str, Any]]) 
 
 
 def run_summary(
-    trainer: TrimmedGRPOTrainer, script: ScriptArguments, model: ModelConfig, record: RunRecord, seconds: float
+    trainer: R1Trainer, script: ScriptArguments, model: ModelConfig, record: RunRecord, seconds: float
 ) -> dict[str, Any]:
     """What it took, for report and card: command, seed, steps, seconds of all its parts; and the run's record."""
     command = redact(f"python {shlex.join(sys.argv)}")

@@ -1,16 +1,20 @@
-"""GRPOTrainer without most of its padding: the same loss and the same gradient, in less time.
+"""The trainer: TRL's GRPOTrainer, without most of its padding, and in the hands of those who run it.
 
-TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it. Here each
-batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are sorted by
-length and computed in so many parts, each only as wide as it must be. benchmarks/results/padding.md has the gain.
+The one room for private names of TRL and transformers: whatever this project must override or call is here, and only
+here. tests/test_trainer.py has them in a table, and fails when one of them moves.
 
-It also reports how much of what vLLM wrote TRL lets count (`mini_r1.train.sample_weights`).
-
-Uses three private names of TRL: it overrides `_get_per_token_logps_and_entropies` and `_generate_and_score_completions`
-and adds to `_metrics`; tests/test_trainer.py fails when one of them moves.
+* Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.
+  Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are
+  sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
+  in less time. benchmarks/results/padding.md has the gain.
+* What vLLM wrote: how much of it TRL lets count is logged (`mini_r1.train.sample_weights`).
+* Resume: TRL's order of the data and its generation cycle continue where the checkpoint was.
+* Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).
 """
 
+import functools
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,19 +22,31 @@ from torch import Tensor
 from torch.nn.functional import pad
 from trl import GRPOTrainer
 
+from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, missing
+from mini_r1.program.harmless import harmless
+from mini_r1.runs.folder import give_usual_modes
+from mini_r1.train.finite import StopIfNotFinite
+from mini_r1.train.interrupts import StopOnRequest
+from mini_r1.train.resume import epochs_done, skip_epochs
 from mini_r1.train.sample_weights import WARN_ABOVE, count_out_of_bounds, metric_name, warning
 
 logger = logging.getLogger(__name__)
 
 
-class TrimmedGRPOTrainer(GRPOTrainer):
-    """A GRPOTrainer for text that computes no log-probability of padding.
+class R1Trainer(GRPOTrainer):
+    """A GRPOTrainer for text that computes no log-probability of padding, and can be resumed and stopped in order.
 
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
+        stop_on_request: what lets a signal end an evaluation, if anything does.
+        stop_if_not_finite: what looks at the loss of each micro-batch, if anything does.
+        resumes: the checkpoint that training continues from; set by `resume`.
     """
 
     length_buckets = 1
+    stop_on_request: StopOnRequest | None = None
+    stop_if_not_finite: StopIfNotFinite | None = None
+    resumes: Checkpoint | None = None
     _has_warned_of_weights = False
     args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; GRPOTrainer always has one
@@ -70,3 +86,61 @@ class TrimmedGRPOTrainer(GRPOTrainer):
                 logger.warning(warning(share, self.args))
             self._has_warned_of_weights |= share > WARN_ABOVE
         return batch
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As in TRL; the loss is looked at."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.stop_if_not_finite:
+            self.stop_if_not_finite.look_at(loss)
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in TRL; without a result, and followed by a checkpoint, if it is left on request."""
+        evaluate = functools.partial(super().evaluate, *args, **kwargs)
+        return self.stop_on_request.evaluate(evaluate, self.control) if self.stop_on_request else evaluate()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, which evaluates here, looks whether the result is the best so far, and saves."""
+        after_step = functools.partial(super()._maybe_log_save_evaluate, *args, **kwargs)
+        if self.stop_on_request:
+            self.stop_on_request.after_step(after_step)
+        else:
+            after_step()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue the order of the data and the generation cycle where the checkpoint was; call it before `train`.
+
+        Transformers skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed
+        in its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed
+        between two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
+        """
+        self.resumes = checkpoint
+        self._step = checkpoint.step * self.args.gradient_accumulation_steps
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """As in TRL; of a resumed run, with the epochs behind it skipped."""
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if self.resumes:
+            skip_epochs(sampler, epochs_done(self.resumes))
+        return sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, which looks at `max_steps` after a step only; nothing if all of them are done."""
+        if not (self.resumes and self.resumes.step >= self.args.max_steps > 0):
+            super()._run_epoch(*args, **kwargs)
+
+    def save_checkpoint_if_missing(self) -> None:
+        """Save a checkpoint of the current step, outside of `train`; all processes must call this."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if decide_for_all(self.args, lambda: missing(folder)) is None:
+            return
+        self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As in transformers; whoever may read the folder may read its files."""
+        super()._save(output_dir, state_dict)
+        harmless(give_usual_modes)(Path(output_dir or str(self.args.output_dir)).expanduser())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: TRL would write a card of its own at each save, before ours (`mini_r1.results.card`)."""
