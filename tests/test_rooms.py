@@ -1,0 +1,77 @@
+"""The rooms of `mini_r1`: each says what it is for, and imports only from rooms before it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+LIBRARY = ROOT / "mini_r1"
+# A module may import from its own room and from those in lines above it.
+ORDER = """
+program
+machine tasks
+prompts policy
+recipe
+runs
+generation
+results hub
+train preflight tiny
+"""
+LEVELS = {room: level for level, line in enumerate(ORDER.split("\n")) for room in line.split()}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of `mini_r1` that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def backwards(room: str, module: str) -> bool:
+    """Whether a room must not import a module."""
+    parts = module.split(".")
+    return parts[0] == "mini_r1" and parts[1] != room and LEVELS[parts[1]] >= LEVELS[room]
+
+
+def test_there_is_nothing_outside_of_the_rooms() -> None:
+    folders = {path.name for path in LIBRARY.iterdir() if path.name != "__pycache__"}
+    assert folders == set(LEVELS) | {"__init__.py"}
+
+
+@pytest.mark.parametrize("room", LEVELS)
+def test_a_room_imports_only_from_rooms_before_it(room: str) -> None:
+    found = [
+        f"{path.relative_to(LIBRARY)} imports {module}"
+        for path in sorted((LIBRARY / room).rglob("*.py"))
+        for module in imports(path)
+        if backwards(room, module)
+    ]
+    assert found == []
+
+
+def test_backwards_is_found() -> None:
+    assert backwards("train", "mini_r1.preflight.memory") and backwards("tasks", "mini_r1.recipe.keys.nearest")
+    assert not backwards("train", "mini_r1.train.samples") and not backwards("train", "mini_r1.tasks.task")
+
+
+@pytest.mark.parametrize("package", sorted(path.parent for path in LIBRARY.rglob("__init__.py")), ids=lambda p: p.name)
+def test_a_room_says_what_it_is_for(package: Path) -> None:
+    assert ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))
+
+
+def test_tasks_need_neither_torch_nor_trl() -> None:
+    code = (
+        "import sys, mini_r1.tasks.registry as registry\n"
+        "task = registry.task_of('countdown')\n"
+        "print(task.judge(*reversed(task.solved_example())).reward)\n"
+        "print(sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["1.0", "[]"], done.stderr
