@@ -171,7 +171,7 @@ def test_the_plan_that_readme_shows_is_what_a_laptop_prints(monkeypatch: pytest.
 
 def test_a_test_file_is_named_after_what_it_tests() -> None:
     """As CONTRIBUTING says: a module, with its room or without, a whole room, a program, or else one of these."""
-    others = {"assets", "documents", "hostile_environment", "lock", "recipes", "side_by_side", "slurm_script"}
+    others = {"assets", "documents", "hostile_environment", "lock", "recipes", "rooms", "side_by_side", "slurm_script"}
     modules = list((ROOT / "mini_r1").rglob("*.py"))
     known = others | {path.stem for path in modules} | {path.parent.name for path in modules}
     known |= {f"{path.parent.name}_{path.stem}" for path in [*modules, *SOURCES]}
