@@ -29,7 +29,7 @@ with in_words():
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.program.terminal import GrowingText
     from mini_r1.prompts.build import PromptWriter
-    from mini_r1.prompts.chat_template import PromptSettings
+    from mini_r1.prompts.options import add_prompt_options, chosen_prompt
     from mini_r1.runs.identity import find_record
     from mini_r1.tasks.registry import DEFAULT_TASK, task_of
     from mini_r1.tasks.task import Task
@@ -74,6 +74,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run the Python code that comes with the model"
     )
+    add_prompt_options(parser)
     return parser
 
 
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(args)
     tokenizer, model = load(args.model, args.trust_remote_code)
     record = find_record(args.model)
-    settings = PromptSettings.read(record.prompt if record else {})
+    settings = chosen_prompt(args, record.prompt if record else None)
     prompt = PromptWriter(tokenizer, task, settings).write(row)
     check_length(model, len(tokenizer(text=prompt)["input_ids"]), args.max_completion_length)
     print(f"> {task.show(row)}\n", flush=True)

@@ -32,7 +32,8 @@ with in_words():
     from mini_r1.policy.loading import load_model, load_tokenizer, resolve_model
     from mini_r1.policy.state import read_state
     from mini_r1.program.quiet import quiet_libraries
-    from mini_r1.prompts.chat_template import PromptSettings
+    from mini_r1.prompts.options import add_prompt_options, chosen_prompt
+    from mini_r1.prompts.settings import PromptSettings
     from mini_r1.results.card import CARD, EVALUATION, update_card
     from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
     from mini_r1.runs.exposure import Exposure, examine_exposure
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     puzzles.add_argument("--test-size", type=float, help="share that is held out, as in a recipe")
     puzzles.add_argument("--split-seed", type=int, help="of choice and split, as in a recipe")
     puzzles.add_argument("--puzzles", type=int, help=f"how many of the held-out ones (default: {PUZZLES}, or all)")
+    add_prompt_options(parser)
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=int, default=default.samples, help="completions per puzzle (default: 4)")
     sampling.add_argument("--ks", type=int, nargs="+", help="which pass@k (default: powers of two up to --samples)")
@@ -201,7 +203,7 @@ def prepare(args: argparse.Namespace) -> Plan:
     tokenizers = [load_tokenizer(model, trust_remote_code=args.trust_remote_code) for model in models]
     # A model without a record of its own, such as the base beside what it became, gets the prompts of the run.
     known = [record if record and record.prompt else run for record in records]
-    prompts = [PromptSettings.read(record.prompt if record else {}) for record in known]
+    prompts = [chosen_prompt(args, record.prompt if record else None) for record in known]
     for tokenizer, prompt_settings in zip(tokenizers, prompts, strict=True):
         render_prompts(puzzles, sides.task, tokenizer, settings.max_prompt_length, prompt_settings)
     return Plan(models, settings, data, sides.task, puzzles, tokenizers, exposures, prompts)

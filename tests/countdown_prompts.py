@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from mini_r1.prompts.build import PromptWriter
-from mini_r1.prompts.chat_template import PromptSettings
+from mini_r1.prompts.settings import PromptSettings
 from mini_r1.tasks.countdown.task import Countdown
 
 

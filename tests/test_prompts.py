@@ -3,8 +3,11 @@
 Both are built here, byte-level and without merges, so that nothing is downloaded and any text survives the round trip.
 """
 
+import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -14,8 +17,9 @@ from transformers import PreTrainedTokenizerFast
 from chat_tokenizers import LLAMA, llama_tokenizer, qwen_tokenizer
 from countdown_prompts import render_prompt
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
+from mini_r1.prompts.settings import PromptError, PromptSettings
 from mini_r1.tasks.countdown.task import USER_PROMPT, Countdown
-from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
+from mini_r1.tasks.task import ASSISTANT_PREFILL, OPENING, SYSTEM_PROMPT
 from mini_r1.tiny.tokenizer import build_tokenizer
 
 BOS, END = "<|begin_of_text|>", "<|eot_id|>"
@@ -116,9 +120,100 @@ def test_tokenizer_that_changes_text_is_refused(normalizer: normalizers.Normaliz
         render_prompt(tokenizer, NUMS, TARGET)
 
 
-def test_missing_chat_template_is_named() -> None:
-    with pytest.raises(ValueError, match="no chat template"):
+def test_missing_chat_template_is_named_with_what_to_set() -> None:
+    with pytest.raises(
+        ValueError, match=r"no chat template. Fix: set prompt_style: base.* or chat_template to the path"
+    ):
         render_prompt(qwen_tokenizer(template=None), NUMS, TARGET)
+
+
+# --- the keys of a recipe ------------------------------------------------------------------------------------------
+
+BASE = PromptSettings.of(style="base")
+QUESTION = TASK.question({"nums": NUMS, "target": TARGET})
+
+
+@pytest.mark.parametrize("template", [None, LLAMA])
+def test_exact_text_for_a_base_model(template: str | None) -> None:
+    """Whether it has a chat template or not."""
+    assert render_prompt(qwen_tokenizer(template), NUMS, TARGET, BASE) == (
+        f"{OPENING}\n\nUser: {QUESTION}\n\nAssistant: Let me solve this step by step.\n<think>"
+    )
+
+
+@pytest.mark.parametrize("around", ["<|begin_of_text|> $A", "$A"])
+def test_a_base_model_gets_one_bos_whoever_writes_it(around: str) -> None:
+    tokenizer = llama_tokenizer(around=around)
+    token_ids = tokens_in_trl(tokenizer, render_prompt(tokenizer, NUMS, TARGET, BASE))
+    assert token_ids[0] == tokenizer.bos_token_id and token_ids.count(tokenizer.bos_token_id) == 1
+    assert str(tokenizer.decode(token_ids[1:])) == render_prompt(qwen_tokenizer(), NUMS, TARGET, BASE)
+
+
+def test_a_base_model_without_an_end_token_is_refused() -> None:
+    tokenizer = qwen_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(PromptError, match=r"no end token.* Fix: set eos_token"):
+        render_prompt(tokenizer, NUMS, TARGET, BASE)
+
+
+def test_a_base_model_whose_tokenizer_adds_an_end_token_is_refused() -> None:
+    with pytest.raises(PromptError, match="do not end in the prefill"):
+        render_prompt(llama_tokenizer(around=f"{BOS} $A {END}"), NUMS, TARGET, BASE)
+
+
+@pytest.mark.parametrize("given", ["Be brief.", "  Be brief.\n"])
+def test_an_own_system_prompt_replaces_the_tasks(given: str) -> None:
+    chat = render_prompt(qwen_tokenizer(), NUMS, TARGET, PromptSettings.of(system_prompt=given))
+    assert chat.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    text = render_prompt(qwen_tokenizer(), NUMS, TARGET, PromptSettings.of(style="base", system_prompt=given))
+    assert text.startswith("Be brief.\n\nUser: ")
+
+
+def test_an_empty_system_prompt_leaves_the_message_out() -> None:
+    none = PromptSettings.of(system_prompt="")
+    assert render_prompt(llama_tokenizer(), NUMS, TARGET, none).startswith("<|start_header_id|>user<|end_header_id|>")
+    text = render_prompt(qwen_tokenizer(), NUMS, TARGET, PromptSettings.of(style="base", system_prompt=""))
+    assert text.startswith("User: Using the numbers")
+
+
+def test_a_file_with_a_chat_template_goes_before_the_tokenizers(tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text(LLAMA.replace("bos_token", "''"))
+    settings = PromptSettings.of(chat_template=file)
+    for tokenizer in (qwen_tokenizer(), qwen_tokenizer(template=None)):
+        prompt = render_prompt(tokenizer, NUMS, TARGET, settings)
+        assert prompt.startswith("<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful assistant.")
+        file.write_text("changed")  # the text counts, not the file
+        assert render_prompt(tokenizer, NUMS, TARGET, PromptSettings.read(settings.record())) == prompt
+    with pytest.raises(PromptError, match="template in the file of the key chat_template does not write"):
+        render_prompt(qwen_tokenizer(), NUMS, TARGET, PromptSettings.of(chat_template=file))
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"), [(None, "No such file"), (b"", "is empty"), (b"\xff\xfe", "it is not UTF-8")]
+)
+def test_a_chat_template_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | None, shown: str) -> None:
+    file = tmp_path / "own.jinja"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(PromptError, match=f"own.jinja' .*{shown}.* Fix: give the path"):
+        PromptSettings.of(chat_template=file)
+
+
+@pytest.mark.parametrize("settings", [{"template_kwargs": {"enable_thinking": False}}, {"chat_template": __file__}])
+def test_a_chat_template_under_base_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(PromptError, match=r"without a chat template.* leave chat_template"):
+        PromptSettings.of(style="base", **settings)
+
+
+def test_settings_come_back_from_a_record() -> None:
+    settings = PromptSettings.of(style="base", system_prompt="")
+    assert PromptSettings.read(json.loads(json.dumps(settings.record()))) == settings
+    with pytest.raises(PromptError, match=r"prompt_style is 'text'.* Fix: set one of chat, base"):
+        PromptSettings.read(settings.record() | {"style": "text"})
+
+
+# --- all prompts of a run ------------------------------------------------------------------------------------------
 
 
 def puzzle_rows() -> Dataset:

@@ -272,6 +272,7 @@ def test_resume_true_is_the_newest_checkpoint_and_false_a_start_without_one(
 # --- ranges ----------------------------------------------------------------------------------------------------------
 
 BAD = {
+    "system_prompt": (" ",),
     "max_steps": ("0", "-2"),
     "test_size": ("0", "1", "nan", "-0.1"),
     "learning_rate": ("-1e-6", "nan", "inf"),

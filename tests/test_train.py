@@ -247,7 +247,7 @@ def test_variables_and_date_reach_the_prompts_of_both_sides(small_arguments: lis
     tokenizer = load_tokenizer(script, training, model)
     tokenizer.chat_template = "{{ persona }}, {{ strftime_now('%d.%m.%Y') }}:" + str(tokenizer.chat_template)
     began = RunRecord(prompt={"date": "2025-12-24"})
-    settings = choose_prompt_settings(training, began)
+    settings = choose_prompt_settings(script, training, began)
     script.max_prompt_length = 200
     for side in prepare_datasets(script, tokenizer, prompt_settings=settings):
         assert all(prompt.startswith("Ada, 24.12.2025:<") for prompt in side["prompt"])

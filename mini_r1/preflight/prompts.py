@@ -10,8 +10,9 @@ from mini_r1.preflight.plan import Plan, Report
 from mini_r1.preflight.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
 from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
-from mini_r1.prompts.chat_template import PromptError, PromptSettings
+from mini_r1.prompts.settings import PromptError
 from mini_r1.recipe.batches import BatchPlan
+from mini_r1.recipe.prompt import read_prompt_settings
 from mini_r1.recipe.read import load_tokenizer
 from mini_r1.runs.holdout import DataSettings, find_change, hold_out
 from mini_r1.runs.identity import RunRecord
@@ -113,7 +114,7 @@ def _check_text(
     """The prompts end in the prefill and are short enough, and a right answer comes back as one."""
     limit = plan.script.max_prompt_length
     try:
-        settings = PromptSettings.of_run(plan.training.chat_template_kwargs, began.prompt)
+        settings = read_prompt_settings(plan.script, plan.training, began.prompt)
         writer = PromptWriter(tokenizer, task, settings)
         form = writer.format
         kept, dropped = build_prompts(problems, task, tokenizer, limit, settings) if problems else (None, 0)
@@ -122,7 +123,8 @@ def _check_text(
         return
     if changed := find_prompt_change(writer.example(), began.prompt):
         report.problems.append(changed)
-    rows.append(("prompt", f"ends in {task.prefill!r}, at most one BOS"))
+    plain = "plain text, " if settings.style == "base" else ""
+    rows.append(("prompt", f"{plain}ends in {task.prefill!r}, at most one BOS"))
     if form.folds:
         report.notes.append("the chat template has no system role: the system text stands in front of the user's")
     if kept is not None and problems is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from mini_r1.program.problems import Problem
-from mini_r1.prompts.chat_template import ChatFormat
+from mini_r1.prompts.build import PromptFormat
 from mini_r1.tasks.task import CORRECT, Task
 
 
@@ -62,8 +62,8 @@ def generation_config(name: str, revision: str | None, config: PreTrainedConfig)
         return GenerationConfig.from_model_config(config)
 
 
-def check_round_trip(form: ChatFormat, stops: StopTokens, task: Task) -> Problem | None:
-    """Write the task's solved example, end the turn as the chat template does, cut and decode it, have it judged.
+def check_round_trip(form: PromptFormat, stops: StopTokens, task: Task) -> Problem | None:
+    """Write the task's solved example, end it as the prompt's format does, cut and decode it, have it judged.
 
     Returns:
         what would keep every reward at 0, if anything.
@@ -98,16 +98,20 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return token_ids
 
 
-def _endless(form: ChatFormat, stops: StopTokens) -> Problem:
-    end = form.end.strip() or "nothing"
+def _endless(form: PromptFormat, stops: StopTokens) -> Problem:
     cause = (
-        f"the chat template ends the assistant's turn with {end!r}, but generation stops only at "
-        f"{stops.names(form.tokenizer)} (from {stops.source}), so that every completion would run to its full length"
+        f"{form.ends}, but generation stops only at {stops.names(form.tokenizer)} (from {stops.source}), so that every "
+        "completion would run to its full length"
     )
+    if form.settings.style == "base":
+        fix = (
+            "name the model's own tokenizer, or add its end token to eos_token_id in the model's generation_config.json"
+        )
+        return _problem(form.tokenizer, cause, fix)
     fix = (
-        "take the instruction-tuned model (base models often have this template without having learned it), give its "
-        "tokenizer as tokenizer_name_or_path, or add the template's end token to eos_token_id in the model's "
-        "generation_config.json"
+        "set prompt_style: base for a base model (many have this template without having learned it), take the "
+        "instruction-tuned model, give its tokenizer as tokenizer_name_or_path, or add the template's end token to "
+        "eos_token_id in the model's generation_config.json"
     )
     return _problem(form.tokenizer, cause, fix)
 

@@ -1,4 +1,4 @@
-"""The R1 prompt: a chat whose assistant turn is already begun, so that the completion starts inside `<think>`.
+"""The R1 prompt: the assistant's turn is already begun, in a chat or in plain text, and goes on inside `<think>`.
 
 The trainer gets each prompt as text, not as messages: TRL opens a new assistant turn after messages, which would end
 the prefill. It tokenises the text with `tokenizer(text=prompt)`, so a tokenizer that puts a BOS token in front would
@@ -15,10 +15,14 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mini_r1.program.problems import Problem
-from mini_r1.prompts.chat_template import ChatFormat, PromptError, PromptSettings
+from mini_r1.prompts.base_text import BaseFormat
+from mini_r1.prompts.chat_template import ChatFormat
+from mini_r1.prompts.settings import PromptError, PromptSettings
 from mini_r1.tasks.task import Row, Task, rows_of
 
 logger = logging.getLogger(__name__)
+
+PromptFormat = ChatFormat | BaseFormat
 
 
 class PromptWriter:
@@ -27,26 +31,32 @@ class PromptWriter:
     Args:
         tokenizer: the policy's tokenizer.
         task: what is asked.
-        settings: the run's; by default no variables for the template, and today's date.
+        settings: the run's; by default those of a recipe that sets none of its keys, and today's date.
 
     Raises:
-        PromptError: if the tokenizer has no chat template or one that the prompt can't be made with, or the tokens
-            come out with two BOS tokens or something after the prefill.
+        PromptError: if the tokenizer has no chat template or one that the prompt can't be made with, no end token for
+            a base model, or the tokens come out with two BOS tokens or something after the prefill.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, settings: PromptSettings | None = None) -> None:
         self.tokenizer, self.task = tokenizer, task
+        settings = settings or PromptSettings()
         example, _ = task.solved_example()
-        self.format = ChatFormat.of(tokenizer, task.system_prompt, task.question(example), settings)
+        self.system = _system_text(task, settings)
+        self.format: PromptFormat
+        if settings.style == "base":
+            self.format = BaseFormat.of(tokenizer, settings)
+        else:
+            self.format = ChatFormat.of(tokenizer, self.system, task.question(example), settings)
         self._adds_bos = _leading_bos(tokenizer, "a") > 0
         _check_tokens(tokenizer, self.write(example), task.prefill)  # the others differ in their question only
 
     def write(self, row: Row) -> str:
-        """The prompt of one problem: text that ends in the assistant's header and the task's prefill.
+        """The prompt of one problem: text that ends in the beginning of the assistant's turn and the task's prefill.
 
         `tokenizer(text=...)` gives it one BOS token at most.
         """
-        prompt = self.format.begin(self.task.system_prompt, self.task.question(row), self.task.prefill)
+        prompt = self.format.begin(self.system, self.task.question(row), self.task.prefill)
         bos = self.tokenizer.bos_token
         return prompt.removeprefix(bos) if bos and self._adds_bos else prompt
 
@@ -112,6 +122,13 @@ def build_prompts(
     level = logging.WARNING if dropped else logging.INFO
     logger.log(level, "prompts: %d kept, %d dropped (over %d tokens)", len(keep), dropped, max_prompt_length)
     return problems.add_column("prompt", prompts).select(keep), dropped
+
+
+def _system_text(task: Task, settings: PromptSettings) -> str:
+    """What stands in front of the question: the recipe's text, or the task's for this style; "" for nothing."""
+    if settings.system_prompt is not None:
+        return settings.system_prompt
+    return task.opening if settings.style == "base" else task.system_prompt
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, prefill: str) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mini_r1.prompts.settings import PromptStyle
+
 
 @dataclass
 class ScriptArguments:
@@ -32,6 +34,16 @@ class ScriptArguments:
     )
     split_seed: int = field(default=42, metadata={"help": "Seed of the choice and the split of the puzzles"})
     test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
+    prompt_style: PromptStyle = field(
+        default="chat",
+        metadata={"help": "chat: the prompt is made by a chat template; base: plain text, for a model without one"},
+    )
+    chat_template: str | None = field(
+        default=None, metadata={"help": "File with a chat template; default: the tokenizer's own"}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": 'Text in front of the question; "" for none; default: the task\'s'}
+    )
     max_prompt_length: int = field(default=256, metadata={"help": "Longer prompts are dropped, in tokens"})
     eval_puzzles: int = field(default=256, metadata={"help": "Held-out puzzles per evaluation during the run"})
     length_buckets: int = field(

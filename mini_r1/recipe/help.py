@@ -21,7 +21,8 @@ GROUPS = {
     "Task and rewards": ("task", "task_config", "reward_funcs"),
     "Data and prompts": (
         *("dataset_id_or_path", "dataset_split", "dataset_revision", "max_samples", "test_size", "split_seed"),
-        *("eval_puzzles", "max_prompt_length", "tokenizer_name_or_path"),
+        *("eval_puzzles", "prompt_style", "chat_template", "system_prompt", "max_prompt_length"),
+        "tokenizer_name_or_path",
     ),
     "Training": ("length_buckets", "samples_per_step"),
     "Generation server": ("vllm_gpus", "vllm_server_args", "vllm_request_timeout"),

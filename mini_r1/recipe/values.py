@@ -49,6 +49,8 @@ RANGES: dict[str, Range] = {
     "max_samples": COUNT,
     "split_seed": SEED,
     "test_size": Range("a share between 0 and 1, such as 0.1", lambda value: 0 < value < 1),
+    "chat_template": TEXT,
+    "system_prompt": Range('a text, or "" for none', lambda value: value == "" or TEXT.holds(value)),
     "max_prompt_length": COUNT,
     "eval_puzzles": COUNT,
     "length_buckets": COUNT,

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mini_r1.generation.sampling import Completion, generate_completions
 from mini_r1.program.problems import UserError
 from mini_r1.prompts.build import build_prompts
-from mini_r1.prompts.chat_template import PromptSettings
+from mini_r1.prompts.settings import PromptSettings
 from mini_r1.results.metrics import metric_of
 from mini_r1.results.statistics import Estimate, bootstrap_ratios, paired_difference, pass_at_k
 from mini_r1.tasks.task import CORRECT, Row, Task, Verdict, rows_of

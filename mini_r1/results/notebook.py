@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from mini_r1.generation.sampling import Completion, generate_completions
 from mini_r1.prompts.build import PromptWriter
-from mini_r1.prompts.chat_template import PromptSettings
+from mini_r1.prompts.settings import PromptSettings
 from mini_r1.results.plots import LIGHT, PANELS, Panel, draw
 from mini_r1.tasks.task import CORRECT, Row, Task, rows_of
 

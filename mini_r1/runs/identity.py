@@ -30,8 +30,9 @@ def _keys(table: str) -> frozenset[str]:
 DECIDING = _keys("""
     # task, prompts and rewards
     task task_config reward_funcs dataset_id_or_path dataset_split dataset_revision max_samples split_seed test_size
-    max_prompt_length tokenizer_name_or_path chat_template_kwargs reward_weights multi_objective_aggregation
-    scale_rewards max_tool_calling_iterations remove_unused_columns label_names
+    max_prompt_length tokenizer_name_or_path prompt_style chat_template chat_template_kwargs system_prompt
+    reward_weights multi_objective_aggregation scale_rewards max_tool_calling_iterations remove_unused_columns
+    label_names
     # the model and its adapter
     model_name_or_path model_revision model_init_kwargs dtype use_peft lora_r lora_alpha lora_dropout
     lora_target_modules lora_target_parameters lora_modules_to_save lora_task_type use_rslora use_dora load_in_8bit
@@ -92,7 +93,7 @@ UNRECORDED = _keys("""
     gpu_memory_gb seconds_per_step gpu_hour_rate hub_token vllm_server_args local_rank do_train do_eval do_predict
 """)
 RUN, MANIFEST, PRACTICE = "run.json", "complete.json", "practice.json"
-PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_or_path"})
+PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_or_path", "chat_template"})
 
 
 @dataclass(frozen=True)

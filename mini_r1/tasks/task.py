@@ -27,6 +27,10 @@ SYSTEM_PROMPT = (
     "You are a helpful assistant. You first think about the reasoning process in your mind and then provide the user "
     "with the answer."
 )
+OPENING = (
+    "A user talks with an assistant. Whatever the user asks, the assistant first thinks it through in words, step by "
+    "step, and then gives the answer."
+)
 ASSISTANT_PREFILL = "Let me solve this step by step.\n<think>"
 CORRECT, NO_ANSWER = "correct", "no_answer"
 # What a run logs of every batch, whatever its task and rewards; of an evaluation with `eval_` in front.
@@ -80,6 +84,9 @@ class Task(ABC):
         group_order: for a breakdown (`groups`), its values in order; others follow, sorted.
         default_rewards: the rewards of a recipe that names none.
         how_to_get_data: what to do where the data can't be loaded.
+        system_prompt: the system message, where the recipe has none of its own.
+        opening: what the plain text for a base model (`prompt_style: base`) opens with, in the system message's place.
+        prefill: what the assistant's turn begins with; the completion goes on from there.
     """
 
     title: ClassVar[str]
@@ -91,6 +98,7 @@ class Task(ABC):
     default_rewards: ClassVar[tuple[str, ...]]
     how_to_get_data: ClassVar[str] = "correct the name or the data"
     system_prompt: ClassVar[str] = SYSTEM_PROMPT
+    opening: ClassVar[str] = OPENING
     prefill: ClassVar[str] = ASSISTANT_PREFILL
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:

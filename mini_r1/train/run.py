@@ -30,9 +30,10 @@ from mini_r1.program.harmless import harmless, make_harmless
 from mini_r1.program.problems import ProblemError, UserError
 from mini_r1.program.redact import redact
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
-from mini_r1.prompts.chat_template import PromptSettings
+from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
+from mini_r1.recipe.prompt import read_prompt_settings
 from mini_r1.recipe.read import load_tokenizer, model_init_kwargs
 from mini_r1.results.card import CardWriter, versions, write_card
 from mini_r1.runs.folder import Standing, count_steps, examine_output, output_path
@@ -92,8 +93,10 @@ def build_trainer(
     `sides` saves loading the problems again; `prompt_settings` are those of a new run by default;
     `rewards` take the place of those that the recipe names, where a notebook has functions that no recipe could name.
     """
-    prompt_settings = prompt_settings or PromptSettings.of(training.chat_template_kwargs)
+    prompt_settings = prompt_settings or read_prompt_settings(script, training)
     tokenizer = load_tokenizer(script, training, model)
+    if prompt_settings.chat_template:
+        tokenizer.chat_template = prompt_settings.chat_template  # and it is saved with the model
     sides = sides or hold_out(DataSettings.of(script))
     rewards = rewards or rewards_of(sides.task, script.reward_funcs, training.max_completion_length)
     train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
@@ -207,7 +210,7 @@ def _describe(
 ) -> tuple[Sides, PromptSettings, RunRecord]:
     """The problems and prompts of the run, which are those that it began with, and its whole record."""
     sides = load_sides(script, training, began)
-    settings = choose_prompt_settings(training, began)
+    settings = choose_prompt_settings(script, training, began)
     writer = PromptWriter(load_tokenizer(script, training, model), sides.task, settings)
     return sides, settings, record_run(script, sides, record_prompt(writer, began))
 
@@ -277,13 +280,13 @@ def load_sides(script: ScriptArguments, training: GRPOConfig, began: RunRecord |
     return sides
 
 
-def choose_prompt_settings(training: GRPOConfig, began: RunRecord | None) -> PromptSettings:
-    """What the prompts of a run rest on: what it began with, so that a run resumed tomorrow sees the same prompts.
+def choose_prompt_settings(script: ScriptArguments, training: GRPOConfig, began: RunRecord | None) -> PromptSettings:
+    """What the prompts of a run rest on; a run that is resumed tomorrow keeps its date, and so its prompts.
 
     The main process decides for all, who might see midnight pass between them.
     """
     record = began.prompt if began else {}
-    return decide_for_all(training, lambda: PromptSettings.of_run(training.chat_template_kwargs, record))
+    return decide_for_all(training, lambda: read_prompt_settings(script, training, record))
 
 
 def record_prompt(writer: PromptWriter, began: RunRecord | None) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""What decides over the text of a prompt beside the task and the model: the same in training, evaluation and ask."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mini_r1.program.problems import UserError
+
+Record = dict[str, Any]
+PromptStyle = Literal["chat", "base"]
+
+# Of `apply_chat_template` and the rendering, and so not variables that a recipe can set.
+OURS = frozenset({"conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message"})
+OURS |= {"tokenize", "return_tensors", "return_dict", "return_assistant_tokens_mask", "strftime_now"}
+
+
+class PromptError(UserError, ValueError):
+    """A chat template, tokenizer or setting that no prompt can be made with.
+
+    Args:
+        cause: what is wrong, with the text in question.
+        fix: what to do.
+    """
+
+    def __init__(self, cause: str, fix: str) -> None:
+        super().__init__(f"{cause}. Fix: {fix}")
+        self.cause, self.fix = cause, fix
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What decides over the text of a prompt beside the task and the tokenizer; one for a complete run.
+
+    Attributes:
+        template_kwargs: variables for the chat template, the recipe's `chat_template_kwargs`.
+        date: the day that templates which write today's date are told, as in 2026-01-31.
+        style: the recipe's `prompt_style`: "chat" renders a chat template, "base" writes plain text.
+        chat_template: the text of a chat template in the place of the tokenizer's; None for the tokenizer's.
+        system_prompt: the text in the place of the task's; "" for none, None for the task's.
+
+    Raises:
+        PromptError: for a style that there is not, a chat template or its variables under "base", variables that are
+            not the user's to set, or a date that is none.
+    """
+
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    date: str = field(default_factory=lambda: date.today().isoformat())
+    style: PromptStyle = "chat"
+    chat_template: str | None = None
+    system_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.style not in get_args(PromptStyle):
+            raise PromptError(f"prompt_style is {self.style!r}", f"set one of {', '.join(get_args(PromptStyle))}")
+        if self.style == "base" and (self.chat_template or self.template_kwargs):
+            key = "chat_template" if self.chat_template else "chat_template_kwargs"
+            raise PromptError(
+                f"{key} is set, and prompt_style: base writes plain text without a chat template",
+                f"leave {key} out, or set prompt_style: chat",
+            )
+        if taken := sorted(OURS & set(self.template_kwargs)):
+            raise PromptError(
+                f"chat_template_kwargs sets {', '.join(taken)}, which the prompt decides on itself",
+                "leave it out; variables of the chat template, such as enable_thinking, are what can be set",
+            )
+        try:
+            date.fromisoformat(self.date)
+        except (TypeError, ValueError):
+            raise PromptError(
+                f"the date of the prompts is {self.date!r}", "write it as a day such as 2026-01-31"
+            ) from None
+
+    @classmethod
+    def of(
+        cls,
+        template_kwargs: Mapping[str, Any] | str | None = None,
+        style: PromptStyle = "chat",
+        chat_template: str | Path | None = None,
+        system_prompt: str | None = None,
+    ) -> "PromptSettings":
+        """The settings of a new run, from the keys of a recipe.
+
+        Args:
+            template_kwargs: `chat_template_kwargs`: a mapping, or one written as JSON.
+            style: `prompt_style`.
+            chat_template: the path of a file that holds a chat template.
+            system_prompt: as the attribute; white space around it, as YAML's blocks of text leave, is taken off.
+
+        Raises:
+            PromptError: if a value can't be used, or the file can't be read.
+        """
+        given: Any = template_kwargs or {}
+        if isinstance(given, str):
+            with contextlib.suppress(ValueError):
+                given = json.loads(given)
+        if not isinstance(given, Mapping):
+            raise PromptError(
+                f"chat_template_kwargs is {template_kwargs!r}, which is no mapping",
+                "give the chat template's variables with their values, such as {enable_thinking: false}",
+            )
+        text = read_template(chat_template) if chat_template else None
+        return cls(
+            dict(given),
+            style=style,
+            chat_template=text,
+            system_prompt=None if system_prompt is None else system_prompt.strip(),
+        )
+
+    def record(self) -> Record:
+        """What `read` takes; JSON-able."""
+        return asdict(self) | {"template_kwargs": dict(self.template_kwargs)}
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> "PromptSettings":
+        """The settings in a run's record; what it does not say keeps its default.
+
+        Raises:
+            PromptError: as for the settings themselves.
+        """
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
+
+
+def read_template(path: str | Path) -> str:
+    """The chat template in a file.
+
+    Raises:
+        PromptError: if there is none, or it can't be read.
+    """
+    file = Path(path).expanduser()
+    fix = "give the path of a text file with a chat template in Jinja, such as a model's chat_template.jinja"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise PromptError(f"the chat_template {str(path)!r} can't be read: {reason}", fix) from error
+    if not text.strip():
+        raise PromptError(f"the chat_template {str(path)!r} is empty", fix)
+    return text
