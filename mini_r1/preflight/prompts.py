@@ -12,7 +12,7 @@ from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.prompts.settings import PromptError
 from mini_r1.recipe.batches import BatchPlan
-from mini_r1.recipe.prompt import read_prompt_settings
+from mini_r1.recipe.prompt_keys import read_prompt_settings
 from mini_r1.recipe.read import load_tokenizer
 from mini_r1.runs.holdout import DataSettings, find_change, hold_out
 from mini_r1.runs.identity import RunRecord

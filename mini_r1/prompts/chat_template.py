@@ -63,7 +63,7 @@ class ChatFormat:
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template",
                 "set prompt_style: base, which needs none, or chat_template to the path of a file with one",
             )
-        folds = bool(system) and not _shows_system(tokenizer, system, user, settings)
+        folds = not _shows_system(tokenizer, system, user, settings)
         messages = _messages(system, user, folds)
         opened, plain = (_render(tokenizer, messages, settings, generate) for generate in (True, False))
         for text in [system, user]:

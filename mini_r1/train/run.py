@@ -33,7 +33,7 @@ from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_chang
 from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
-from mini_r1.recipe.prompt import read_prompt_settings
+from mini_r1.recipe.prompt_keys import read_prompt_settings
 from mini_r1.recipe.read import load_tokenizer, model_init_kwargs
 from mini_r1.results.card import CardWriter, versions, write_card
 from mini_r1.runs.folder import Standing, count_steps, examine_output, output_path
