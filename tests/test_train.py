@@ -23,7 +23,7 @@ from mini_r1.recipe.read import parse_recipe, read_recipe
 from mini_r1.runs.identity import RunRecord, find_record
 from mini_r1.runs.records import points, read_log
 from mini_r1.tasks.countdown.puzzles import puzzle_key
-from mini_r1.train.run import choose_prompt_settings, load_tokenizer, prepare_datasets
+from mini_r1.train.run import choose_prompt_settings, load_tokenizer, prepare_datasets, run
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 Weights = dict[str, torch.Tensor]
@@ -67,6 +67,15 @@ def test_run_leaves_model_tokenizer_card_checkpoints_curves_and_samples(unbroken
     run = json.loads((unbroken / "run.json").read_text())
     assert run["steps"] == 4
     assert run["seed"] == 42
+
+
+def test_a_run_leaves_its_recipe_as_it_was_read(tmp_path: Path, small_arguments: Sequence[str]) -> None:
+    """Resumed, which leaves out the evaluation at the start; what the run changes for the trainer is in a copy."""
+    for steps in ("2", "4"):
+        recipe = parse_recipe([*small_arguments, "--output_dir", str(tmp_path), "--max_steps", steps])
+        before = [vars(part).copy() for part in recipe]
+        assert run(*recipe) == 0
+        assert [vars(part) for part in recipe] == before
 
 
 def test_saved_weights_have_the_mode_of_any_other_file(unbroken: Path) -> None:

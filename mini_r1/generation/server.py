@@ -326,14 +326,17 @@ def use_loopback() -> None:
 
 
 @contextlib.contextmanager
-def generation_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Iterator[None]:
-    """Start a server if the recipe wants one, and tell every process its address; stop it afterwards.
+def generation_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Iterator[dict[str, Any]]:
+    """Start a server if the recipe wants one, and stop it afterwards.
+
+    Yields:
+        in every process, the keys of GRPOConfig that say where the server is; none if no server was started.
 
     Raises:
         GenerationServerError: in every process, if the server does not come up.
     """
     if generation_kind(training) != "own server":
-        yield
+        yield {}
         return
     with contextlib.ExitStack() as stack:
         message: list[Any] = [None, None, None]  # address, group port, failure
@@ -349,5 +352,4 @@ def generation_server(script: ScriptArguments, training: GRPOConfig, model: Mode
         broadcast_object_list(message, from_process=0)  # the other processes wait here while the server loads
         if message[2] is not None:
             raise failure or GenerationServerError("the main process could not start the generation server")
-        training.vllm_server_base_url, training.vllm_group_port = message[0], message[1]
-        yield
+        yield {"vllm_server_base_url": message[0], "vllm_group_port": message[1]}

@@ -1,6 +1,6 @@
 """The Hub: a run pushes itself at every save, from a thread of process zero, and never waits or stops for it.
 
-transformers' own push is turned off (`take_over_push`), because it raises in the middle of training, waits without
+transformers' own push is turned off (`WITHOUT_PUSH`), because it raises in the middle of training, waits without
 limit, and uploads files while the run writes to them. Here a save is first staged: large files as hard links, so that
 they cost no disk and outlive the rotation of checkpoints; growing ones as copies. A push that fails is a warning; the
 next save pushes everything again, and the end tries a few times more.
@@ -66,18 +66,19 @@ class Destination:
     queue_saves: bool
 
 
-def take_over_push(training: TrainingArguments) -> Destination | None:
-    """Turn off transformers' push, take the token off the arguments, and return where we are to push, if at all.
+# The arguments of a trainer that leaves pushing to us. The token has to go because transformers pickles its arguments
+# into every checkpoint (`training_args.bin`).
+WITHOUT_PUSH: dict[str, Any] = {"push_to_hub": False, "hub_token": None}
 
-    The token has to go because transformers pickles its arguments into every checkpoint (`training_args.bin`).
-    """
-    token, training.hub_token = training.hub_token, None
+
+def destination_of(training: TrainingArguments) -> Destination | None:
+    """Where a run is to be pushed, if at all; its token is kept out of the logs from here on."""
+    token = training.hub_token
     remember(token, stored_token())
     if not training.push_to_hub:
         return None
     if token:
         logger.warning("hub_token is readable in the recipe or in the list of processes: rather %s", LOG_IN)
-    training.push_to_hub = False
     return Destination(
         repo=_repo_name(training),
         token=token,

@@ -1,6 +1,7 @@
 """One GRPO run from recipe to saved model: data, trainer, resume, evaluation before, during and after."""
 
 import contextlib
+import copy
 import functools
 import logging
 import platform
@@ -22,7 +23,7 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 
 from mini_r1.generation.decoding import decode_without_ended
 from mini_r1.generation.server import generation_server, limit_requests
-from mini_r1.hub.push import Destination, HubPush, take_over_push
+from mini_r1.hub.push import WITHOUT_PUSH, Destination, HubPush, destination_of
 from mini_r1.policy.checkpoints import Checkpoint, choose_checkpoint, decide_for_all, disk_full_error
 from mini_r1.program.causes import is_disk_full, is_non_finite
 from mini_r1.program.failures import output_is, say
@@ -100,12 +101,12 @@ def build_trainer(
     sides = sides or hold_out(DataSettings.of(script))
     rewards = rewards or rewards_of(sides.task, script.reward_funcs, training.max_completion_length)
     train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
-    training.model_init_kwargs, note = model_init_kwargs(model)
+    init_kwargs, note = model_init_kwargs(model)
     if note:
         logger.warning(note)
     trainer = R1Trainer(
         model=str(model.model_name_or_path),
-        args=training,
+        args=changed(training, model_init_kwargs=init_kwargs),
         reward_funcs=cast(Any, recorder.observe(sides.task, rewards)),
         train_dataset=train,
         eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
@@ -124,6 +125,17 @@ def build_trainer(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(SolveRateProgress())
     return trainer
+
+
+def changed(training: GRPOConfig, **values: Any) -> GRPOConfig:
+    """The trainer's arguments where a run changes what its recipe says; the recipe's own stay as they were read.
+
+    A plain copy: `dataclasses.replace` would have GRPOConfig derive its values from those that are derived already.
+    """
+    arguments = copy.copy(training)
+    for name, value in values.items():
+        setattr(arguments, name, value)
+    return arguments
 
 
 def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> int:
@@ -175,19 +187,20 @@ def _run(
 ) -> int:
     """Train in a folder that is this process's alone."""
     output_is(output_path(training))
-    destination = take_over_push(training)
+    destination = destination_of(training)
     standing = _examine(script, training, model, record)
     checkpoint = choose_checkpoint(training)
     if checkpoint:
-        training.eval_on_start = False
         _say_resumed(training, checkpoint, standing)
     sides, prompt_settings, record = _describe(script, training, model, standing.began)
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
     recorder.rewind(checkpoint.step if checkpoint else 0)
-    with generation_server(script, training, model):
-        trainer = build_trainer(script, training, model, recorder, sides=sides, prompt_settings=prompt_settings)
+    with generation_server(script, training, model) as place:
+        starts_with_evaluation = training.eval_on_start and not checkpoint
+        arguments = changed(training, eval_on_start=starts_with_evaluation, **WITHOUT_PUSH, **place)
+        trainer = build_trainer(script, arguments, model, recorder, sides=sides, prompt_settings=prompt_settings)
         check_enough(training, len(cast(Sized, trainer.train_dataset)), sides)
         limit_requests(trainer, script.vllm_request_timeout)
 
