@@ -6,8 +6,10 @@ hears nobody else. So the address is that of the interface which leads to the ot
 python slurm/reach.py address PEER           prints this node's address for PEER, and a free port there
 python slurm/reach.py listen ADDRESS PORT    waits for one connection
 python slurm/reach.py connect ADDRESS PORT   makes it, and prints this node's address for that
+python slurm/reach.py ports NUMBER           prints so many ports that are free on this node now
 """
 
+import contextlib
 import socket
 import sys
 import time
@@ -72,8 +74,14 @@ def connect(address: str, port: int, seconds: float = SECONDS) -> str:
 
 def free_port(address: str) -> int:
     """A port that is free at an address now."""
-    with socket.create_server((address, 0), family=_family(address)) as probe:
-        return int(probe.getsockname()[1])
+    return free_ports(1, address)[0]
+
+
+def free_ports(number: int, address: str = "") -> list[int]:
+    """Different ports that are free now, at one address or on all interfaces."""
+    with contextlib.ExitStack() as probes:
+        servers = [socket.create_server((address, 0), family=_family(address)) for _ in range(number)]
+        return [int(probes.enter_context(server).getsockname()[1]) for server in servers]
 
 
 def _family(address: str) -> socket.AddressFamily:
@@ -86,6 +94,8 @@ def main() -> None:
     if action == "address":
         address = address_for(place)
         print(address, free_port(address))
+    elif action == "ports":
+        print(*free_ports(int(place)))
     elif action == "listen":
         listen(place, int(port[0]))
     else:

@@ -24,6 +24,11 @@ def test_two_nodes_meet_at_an_address_of_the_first() -> None:
     assert not listener.is_alive()
 
 
+def test_free_ports_are_different_ones() -> None:
+    ports = REACH["free_ports"](20)
+    assert len(set(ports)) == 20
+
+
 def test_who_is_not_there_is_said_with_the_fix() -> None:
     port = REACH["free_port"]("127.0.0.1")
     with pytest.raises(UserError, match=f"can't reach 127.0.0.1, port {port}: .*refused.* one network"):
