@@ -1,5 +1,6 @@
 """The recipe's keys of the prompt, through the programs: training, resuming, evaluation and ask write the same text."""
 
+import json
 import runpy
 import shutil
 from pathlib import Path
@@ -9,15 +10,20 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from chat_tokenizers import LLAMA
+from chat_tokenizers import CHATML, FAMILIES, GEMMA, LLAMA
 from conftest import ROOT, TINY_RECIPE, Train, as_program
+from countdown_prompts import render_prompt
 from mini_r1.generation.sampling import Completion
 from mini_r1.preflight.checks import Report, check_run
 from mini_r1.program.problems import UserError
-from mini_r1.recipe.read import read_recipe
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.prompts.settings import PromptSettings
+from mini_r1.recipe.read import load_tokenizer, parse_recipe, read_recipe
 from mini_r1.results.evaluation import render_prompts
-from mini_r1.tasks.task import OPENING
-from mini_r1.train.run import prepare_datasets
+from mini_r1.runs.holdout import DataSettings, hold_out
+from mini_r1.runs.identity import record_run
+from mini_r1.tasks.task import OPENING, SYSTEM_PROMPT
+from mini_r1.train.run import choose_prompt_settings, prepare_datasets, record_prompt
 
 EVALUATE = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))
 ASK = runpy.run_path(str(ROOT / "scripts" / "ask.py"))
@@ -121,6 +127,64 @@ def test_training_evaluation_and_ask_write_the_same(
     for program, more in ((EVALUATE, small), (ASK, ("--numbers", "1", "2", "--target", "3"))):
         assert as_program(program["main"])([str(moved), *more, "--prompt-style", "base"]) == 2
         assert "--prompt-style is given, and the run's record says" in capsys.readouterr().err
+
+
+# --- the families of models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [(), ("--chat_template_kwargs", '{"enable_thinking": false}')])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_is_prompted_the_same_in_training_evaluation_and_ask(
+    name: str,
+    keys: tuple[str, ...],
+    byte_model: Path,
+    tmp_path: Path,
+    small_arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing between the assistant's header and the prefill, and one BOS token; told to think or not to think."""
+    family, folder = FAMILIES[name], tmp_path / "run"
+    shutil.copytree(byte_model, folder)
+    family.tokenizer().save_pretrained(folder)
+    script, training, model = parse_recipe([*small_arguments, "--model_name_or_path", str(folder), *FAST, *keys])
+    tokenizer, sides = load_tokenizer(script, training, model), hold_out(DataSettings.of(script))
+    settings = choose_prompt_settings(script, training, None)
+    trained = [prompt for side in prepare_datasets(script, tokenizer, sides, settings) for prompt in side["prompt"]]
+    header = "/nothink<|assistant|>\n" if name == "GLM" and keys else family.header
+    for prompt in trained:
+        assert prompt.endswith(f"<answer> (1 + 2) / 3 = 1 </answer>.{header}Let me solve this step by step.\n<think>")
+        assert SYSTEM_PROMPT in prompt
+        ids = tokenizer(text=prompt)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id or not family.bos
+        assert ids.count(tokenizer.bos_token_id) == bool(family.bos)
+    record = record_run(script, sides, record_prompt(PromptWriter(tokenizer, sides.task, settings), None))
+    (folder / "run.json").write_text(json.dumps(record.as_json()), encoding="utf-8")
+    assert set(evaluated_with(str(folder), "--puzzles", "2", "--max-prompt-length", "2000")) <= set(trained)
+    assert frame(asked_with(monkeypatch, str(folder))) == frame(trained[0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_familys_base_model_is_prompted_with_plain_text(name: str) -> None:
+    tokenizer = FAMILIES[name]._replace(template=None).tokenizer()
+    prompt = render_prompt(tokenizer, [1, 2, 3], 6, PromptSettings.of(style="base"))
+    ids = tokenizer(text=prompt)["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == bool(tokenizer.bos_token)
+    assert str(tokenizer.decode(ids)).removeprefix(tokenizer.bos_token or "").startswith(OPENING)
+    assert prompt.endswith("\n\nAssistant: Let me solve this step by step.\n<think>")
+
+
+def test_the_dry_run_says_where_the_system_text_is_without_a_system_role(base_model: Path) -> None:
+    said = "the chat template has no system role: the system text stands in front of the user's"
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    for template, notes in ((GEMMA, 1), (CHATML, 0)):
+        tokenizer.chat_template = template.replace("bos_token", "''").replace("<end_of_turn>", "<|im_end|>")
+        tokenizer.save_pretrained(base_model)
+        report = check(base_model)
+        assert report.problems == []
+        assert report.notes.count(said) == notes
+
+
+# --- resuming ------------------------------------------------------------------------------------------------------
 
 
 def test_a_changed_key_of_the_prompt_is_refused_on_resume(base_model: Path, tmp_path: Path, train: Train) -> None:
