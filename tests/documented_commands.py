@@ -10,6 +10,8 @@ ORIGINAL = "receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml"
 MODERN = "receipes/grpo-qwen-2.5-3b-modern-countdown.yaml"
 EIGHT_GPUS = "receipes/grpo-qwen-2.5-7b-8-gpus-countdown.yaml"
 ONE_GPU = "receipes/grpo-qwen-2.5-1.5b-one-gpu-countdown.yaml"
+R1_ZERO = "receipes/grpo-qwen-2.5-3b-base-r1-zero-countdown.yaml"
+LORA_24_GB = "receipes/grpo-qwen-3-1.7b-base-lora-24gb-countdown.yaml"
 L4 = "receipes/grpo-qwen-2.5-3b-qlora-l4-countdown.yaml"
 REASONING_GYM = "receipes/grpo-qwen-2.5-1.5b-reasoning-gym.yaml"
 GSM8K = "receipes/grpo-qwen-2.5-1.5b-gsm8k.yaml"
@@ -73,6 +75,7 @@ def launch(processes: int, recipe: str) -> str:
 
 READY = "preflight: ready"
 IN_A_DRY_RUN = f"{LOCAL} --dry_run"
+PLAIN_TEXT = "--max_prompt_length 400"  # of which the tiny base's tokenizer makes a token a letter
 
 # In the order in which they are run.
 TABLE: dict[str, How] = {
@@ -88,6 +91,9 @@ TABLE: dict[str, How] = {
     ),
     f"python scripts/run_r1_grpo.py --config {ONE_GPU}": How("dry run", more=IN_A_DRY_RUN),
     f"python scripts/run_r1_grpo.py --config {L4}": How("dry run", more=IN_A_DRY_RUN, shows=READY),
+    f"python scripts/run_r1_grpo.py --config {LORA_24_GB}": How(
+        "dry run", more=f"{IN_A_DRY_RUN} {PLAIN_TEXT}", shows=READY
+    ),
     "pip install reasoning-gym==0.1.25": How("real"),
     f"python scripts/run_r1_grpo.py --config {REASONING_GYM}": How(
         "not run", "the tiny base reads no English; tests/test_reasoning_gym.py makes the dry run with another model"
@@ -154,6 +160,7 @@ TABLE: dict[str, How] = {
     ),
     launch(3, ORIGINAL): How("dry run", more=IN_A_DRY_RUN, shows=READY, first=INSTALL_GPU),
     launch(3, MODERN): How("dry run", more=IN_A_DRY_RUN, shows=READY, first=INSTALL_GPU),
+    launch(3, R1_ZERO): How("dry run", more=f"{IN_A_DRY_RUN} {PLAIN_TEXT}", shows=READY, first=INSTALL_GPU),
     launch(7, EIGHT_GPUS): How("dry run", more=IN_A_DRY_RUN, shows=READY, first=INSTALL_GPU),
     "python -m deepspeed.checkpoint.ds_to_universal": How("shortened", more="--help", first=INSTALL_GPU),
     # The library as a package, and make.

@@ -39,6 +39,14 @@ def test_parameters_are_those_of_the_published_weights(size: str, parameters: in
     assert measure_shape(published_config(f"Qwen/Qwen2.5-{size}-Instruct")).parameters == parameters
 
 
+def test_parameters_of_the_base_models_are_the_published_ones() -> None:
+    """As the model cards give them: 3.09 billion, and 1.7 billion of which 1.4 are not in the embedding."""
+    assert measure_shape(published_config("Qwen/Qwen2.5-3B")).parameters == SIZES["3B"]
+    shape = measure_shape(published_config("Qwen/Qwen3-1.7B-Base"))
+    assert round(shape.parameters / 1e9, 2) == 1.72
+    assert round((shape.parameters - shape.vocabulary * shape.hidden) / 1e9, 1) == 1.4
+
+
 def test_a_local_models_shape_is_read_from_its_config() -> None:
     config, missing = load_config(ModelConfig(model_name_or_path=str(TINY_BASE)))
     assert missing is None
@@ -78,6 +86,9 @@ def test_four_bits_and_lora(shape: ModelShape) -> None:
     found = sizes(training_items(adapted, step, Launch(), 0))
     assert found["weights"] < 2.3 * GB < 2 * shape.parameters / 2
     assert found["optimizer"] == 8 * adapted.adapter
+    weights = training_items(adapted, replace(step, linear_bytes=None), Launch(), 0)[0]
+    assert weights.size == 2 * shape.parameters + 4 * adapted.adapter
+    assert weights.how == "2 B per frozen parameter, 4 B of the adapter's"
 
 
 def test_checkpointing_saves_most_of_the_activations(shape: ModelShape) -> None:

@@ -25,6 +25,8 @@ ORIGINAL = ROOT / "receipes" / "grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml"
 HARDWARE = {
     "grpo-qwen-2.5-3b-deepseek-r1-countdown": (3, 80),
     "grpo-qwen-2.5-3b-modern-countdown": (3, 80),
+    "grpo-qwen-2.5-3b-base-r1-zero-countdown": (3, 80),
+    "grpo-qwen-3-1.7b-base-lora-24gb-countdown": (1, 22.5),
     "grpo-qwen-2.5-1.5b-one-gpu-countdown": (1, 80),
     "grpo-qwen-2.5-7b-8-gpus-countdown": (7, 80),
     "grpo-qwen-2.5-3b-qlora-l4-countdown": (1, 22.5),
@@ -65,6 +67,21 @@ def test_batches_and_memory_fit_the_hardware_of_the_header(name: str) -> None:
     assert f"about {needed:.0f} GiB" in header
     for word in ("Hardware:", "Memory:", "Disk:", "Time:"):
         assert word in header
+
+
+def test_every_recipe_for_gpus_has_its_hardware_above() -> None:
+    assert {path.stem for path in RECIPES if "tiny" not in path.stem} == set(HARDWARE)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_base_model_is_prompted_with_plain_text_and_taught_to_end(path: Path) -> None:
+    """Masked as truncated, the completions that go on after their answer would teach nothing."""
+    script, training, model = read_recipe(["--config", str(path)])
+    name = str(model.model_name_or_path)
+    if "Qwen" in name and not name.endswith("-Instruct"):
+        assert (script.prompt_style, training.mask_truncated_completions) == ("base", False)
+    else:
+        assert script.prompt_style == "chat"
 
 
 def test_the_originals_hyperparameters() -> None:

@@ -12,13 +12,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
-# config.json of https://huggingface.co/Qwen/Qwen2.5-*-Instruct, so that the recipes' memory is known offline, too:
-# (hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads, vocab_size, tied)
-_PUBLISHED_QWEN2 = {
-    "Qwen/Qwen2.5-0.5B-Instruct": (896, 4864, 24, 14, 2, 151936, True),
-    "Qwen/Qwen2.5-1.5B-Instruct": (1536, 8960, 28, 12, 2, 151936, True),
-    "Qwen/Qwen2.5-3B-Instruct": (2048, 11008, 36, 16, 2, 151936, True),
-    "Qwen/Qwen2.5-7B-Instruct": (3584, 18944, 28, 28, 4, 152064, False),
+# config.json of https://huggingface.co/Qwen/Qwen2.5-* and Qwen3-*, so that the recipes' memory is known offline, too:
+# (model_type, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads, vocab_size,
+# tied)
+_PUBLISHED = {
+    "Qwen/Qwen2.5-0.5B-Instruct": ("qwen2", 896, 4864, 24, 14, 2, 151936, True),
+    "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
+    "Qwen/Qwen2.5-3B": ("qwen2", 2048, 11008, 36, 16, 2, 151936, True),
+    "Qwen/Qwen2.5-3B-Instruct": ("qwen2", 2048, 11008, 36, 16, 2, 151936, True),
+    "Qwen/Qwen2.5-7B-Instruct": ("qwen2", 3584, 18944, 28, 28, 4, 152064, False),
+    "Qwen/Qwen3-1.7B-Base": ("qwen3", 2048, 6144, 28, 16, 8, 151936, True),
 }
 _PUBLISHED_POSITIONS = 32768
 
@@ -67,7 +70,7 @@ def load_config(model: ModelConfig, trust_remote_code: bool = False) -> tuple[Pr
     try:
         return _own_config(name, model, trust_remote_code), None
     except (OSError, ValueError) as error:
-        if name not in _PUBLISHED_QWEN2:
+        if name not in _PUBLISHED:
             raise
         return published_config(name), str(error).strip().splitlines()[0]
 
@@ -81,9 +84,9 @@ def _own_config(name: str, model: ModelConfig, trust_remote_code: bool) -> Pretr
 
 def published_config(name: str) -> PretrainedConfig:
     """The configuration of one of the recipes' models as published, for its sizes only."""
-    hidden, intermediate, layers, heads, kv_heads, vocabulary, tied = _PUBLISHED_QWEN2[name]
+    kind, hidden, intermediate, layers, heads, kv_heads, vocabulary, tied = _PUBLISHED[name]
     return AutoConfig.for_model(
-        "qwen2",
+        kind,
         hidden_size=hidden,
         intermediate_size=intermediate,
         num_hidden_layers=layers,

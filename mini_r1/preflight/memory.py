@@ -152,6 +152,8 @@ def _frozen_size(shape: ModelShape, step: Step) -> float:
 def _weights_how(step: Step, held: int, share: int) -> str:
     if step.lora and step.linear_bytes is not None:
         return f"{step.linear_bytes:.2f} B per parameter of a linear layer, {step.weight_bytes} B of the others"
+    if step.lora:
+        return f"{step.weight_bytes} B per frozen parameter, {held} B of the adapter's{_over(share)}"
     return f"{held} B per parameter{_over(share)}"
 
 

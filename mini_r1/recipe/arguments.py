@@ -36,7 +36,7 @@ class ScriptArguments:
     test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
     prompt_style: PromptStyle = field(
         default="chat",
-        metadata={"help": "chat: the prompt is made by a chat template; base: plain text, for a model without one"},
+        metadata={"help": "chat: by a chat template; base: plain text, for a base model"},
     )
     chat_template: str | None = field(
         default=None, metadata={"help": "File with a chat template; default: the tokenizer's own"}
