@@ -1,14 +1,16 @@
 """--help: short, ours first, at once; --help-all has every key."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from conftest import ROOT
-from mini_r1.recipe.arguments import ScriptArguments
-from mini_r1.recipe.help import GROUPS, OFTEN, long_help, short_help
+from mini_r1.recipe.arguments import TRL_KEYS, Group, ScriptArguments
+from mini_r1.recipe.help import long_help, short_help
 from mini_r1.recipe.read import KEYS, read_recipe
 
 
@@ -19,12 +21,21 @@ def test_help_imports_nothing_that_takes_time() -> None:
         assert f"| {module}\n" not in done.stderr
     assert "--config FILE" in done.stdout.splitlines()[0]
     assert "receipes/grpo-tiny-countdown.yaml" in done.stdout
-    assert len(done.stdout.splitlines()) < 110
+    assert len(done.stdout.splitlines()) < 130
 
 
-def test_each_key_of_our_own_is_in_one_group() -> None:
-    grouped = [name for names in GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted(key.name for key in dataclasses.fields(ScriptArguments) if key.init)
+def test_every_key_of_our_own_has_a_group_and_a_help() -> None:
+    groups = get_args(Group)
+    keys = [key for key in dataclasses.fields(ScriptArguments) if key.init]
+    assert [key.name for key in keys if key.metadata.get("group") not in groups] == [], f"give each one of {groups}"
+    assert [key.name for key in keys if not key.metadata.get("help")] == []
+
+
+def test_help_shows_each_key_once_under_its_group() -> None:
+    sections = dict(part.split("\n", 1) for part in short_help().split("\n\n")[3:])
+    assert tuple(sections) == get_args(Group)
+    shown = {name: group for group, text in sections.items() for name in re.findall(r"^  --(\w+)$", text, re.MULTILINE)}
+    assert shown == {key.name: key.metadata["group"] for key in dataclasses.fields(ScriptArguments) if key.init}
 
 
 def test_help_all_has_every_key() -> None:
@@ -34,9 +45,12 @@ def test_help_all_has_every_key() -> None:
     assert max(map(len, text.splitlines()[1:])) <= 120
 
 
-def test_the_keys_named_as_the_most_used_exist() -> None:
-    named = OFTEN.partition(":")[2].replace(",", " ").strip(". ").split()
-    assert set(named) <= set(KEYS)
+def test_the_most_used_keys_of_trl_exist_and_are_named_in_their_group() -> None:
+    names = [name for group in TRL_KEYS.values() for name in group]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(KEYS) - {key.name for key in dataclasses.fields(ScriptArguments)}
+    words = re.findall(r"\w+", short_help())
+    assert [name for name in names if name not in words] == []
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "--help-all", "--help_all"])

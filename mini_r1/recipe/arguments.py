@@ -1,9 +1,37 @@
-"""The keys of a recipe that are Mini-R1's own; nothing here takes time to import."""
+"""The keys of a recipe that are Mini-R1's own, each with its group and its help; nothing here takes time to import."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from mini_r1.prompts.settings import PromptStyle
+
+# The concerns by which `--help` and receipes/KEYS.md group the keys, in their order.
+Group = Literal[
+    "Task and data",
+    "Prompts",
+    "Rewards",
+    "Training",
+    "Generation",
+    "Evaluation and samples",
+    "Checking and planning",
+]
+# The most used keys of TRL's GRPOConfig and ModelConfig, by the same concerns.
+TRL_KEYS: dict[Group, tuple[str, ...]] = {
+    "Prompts": ("chat_template_kwargs",),
+    "Rewards": ("reward_weights", "scale_rewards"),
+    "Training": (
+        *("model_name_or_path", "output_dir", "max_steps", "learning_rate", "seed", "num_generations"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "loss_type", "beta", "use_peft"),
+        *("load_in_4bit", "save_steps", "resume_from_checkpoint"),
+    ),
+    "Generation": ("max_completion_length", "temperature", "use_vllm", "vllm_mode"),
+    "Evaluation and samples": ("eval_strategy", "eval_steps", "report_to"),
+}
+
+
+def _about(group: Group, text: str) -> dict[str, str]:
+    """What a field says of itself: its concern, and its help."""
+    return {"group": group, "help": text}
 
 
 @dataclass
@@ -11,70 +39,157 @@ class ScriptArguments:
     """What Mini-R1 adds to the keys of TRL: the task and its data, the prompt's limit and the samples kept."""
 
     task: str = field(
-        default="countdown", metadata={"help": "What is learned: a task's name, or package.module:Class of your own"}
+        default="countdown",
+        metadata=_about(
+            "Task and data", "What is learned: the name of a task, or package.module:Class for one of your own"
+        ),
     )
     task_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Settings of the task itself, as a mapping"}
-    )
-    reward_funcs: list[str] | None = field(
-        default=None,
-        metadata={"help": "Rewards by the task's names, or package.module.function; default: the task's usual ones"},
+        default=None, metadata=_about("Task and data", "The task's own settings, as a mapping")
     )
     dataset_id_or_path: str | None = field(
         default=None,
-        metadata={
-            "help": "Hub id, local folder or JSON/JSONL/CSV/Parquet file, or generated:WORLD; default: the task's"
-        },
+        metadata=_about(
+            "Task and data",
+            "Where the problems come from: a Hub id, a local folder, a JSON, JSONL, CSV or Parquet file, or "
+            "generated:WORLD. Default: the task's own source",
+        ),
     )
-    dataset_split: str = field(default="train", metadata={"help": "Split of the Hub dataset or folder to use"})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the Hub dataset"})
-    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "Tokenizer, if not the model's own"})
+    dataset_split: str = field(
+        default="train", metadata=_about("Task and data", "Which split of the Hub dataset or folder is loaded")
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata=_about("Task and data", "Branch, tag or commit of the Hub dataset")
+    )
     max_samples: int = field(
-        default=50_000, metadata={"help": "Puzzles used, before the split; a smaller set is whole"}
+        default=50_000,
+        metadata=_about(
+            "Task and data",
+            "How many problems are used at most, training and held-out together. A larger dataset is sampled at random",
+        ),
     )
-    split_seed: int = field(default=42, metadata={"help": "Seed of the choice and the split of the puzzles"})
-    test_size: float = field(default=0.1, metadata={"help": "Share of the puzzles held out, between 0 and 1"})
+    test_size: float = field(
+        default=0.1, metadata=_about("Task and data", "Share of these problems that is held out for evaluation")
+    )
+    split_seed: int = field(
+        default=42,
+        metadata=_about(
+            "Task and data", "Seed by which problems are generated or drawn, and split into training and held-out ones"
+        ),
+    )
     prompt_style: PromptStyle = field(
         default="chat",
-        metadata={"help": "chat: by a chat template; base: plain text, for a base model"},
+        metadata=_about(
+            "Prompts",
+            "How the prompt is written: chat by a chat template, base as plain text, for a base model",
+        ),
     )
     chat_template: str | None = field(
-        default=None, metadata={"help": "File with a chat template; default: the tokenizer's own"}
+        default=None, metadata=_about("Prompts", "File with a chat template. Default: the tokenizer's own template")
     )
     system_prompt: str | None = field(
-        default=None, metadata={"help": 'Text in front of the question; "" for none; default: the task\'s'}
+        default=None,
+        metadata=_about("Prompts", 'Text in front of the question, or "" for none. Default: the task\'s own text'),
     )
-    max_prompt_length: int = field(default=256, metadata={"help": "Longer prompts are dropped, in tokens"})
-    eval_puzzles: int = field(default=256, metadata={"help": "Held-out puzzles per evaluation during the run"})
+    max_prompt_length: int = field(
+        default=256, metadata=_about("Prompts", "Problems whose prompt has more tokens than this are dropped")
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata=_about("Prompts", "Folder or Hub id of a tokenizer that replaces the model's own")
+    )
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata=_about(
+            "Rewards", "Names of the task's rewards, or package.module.function. Default: the task's usual rewards"
+        ),
+    )
     length_buckets: int = field(
-        default=1, metadata={"help": "Parts, by length, in which a batch's log-probabilities are computed"}
+        default=1,
+        metadata=_about(
+            "Training",
+            "In how many parts, sorted by completion length, the log-probabilities of a batch are computed. More parts "
+            "save padding; the loss is the same",
+        ),
     )
-    vllm_server_args: str | None = field(
-        default=None, metadata={"help": "More arguments for the `vllm serve` that the run starts, as one string"}
-    )
-    vllm_request_timeout: float = field(
-        default=1800.0, metadata={"help": "Seconds that the generation server may take for one batch"}
-    )
-    samples_per_step: int = field(default=8, metadata={"help": "Completions kept as samples per step; 0 keeps none"})
     vllm_gpus: str | list[str] | None = field(
         default=None,
-        metadata={"help": "GPUs of the generation server, such as 3 or 2,3; default: the last visible"},
+        metadata=_about("Generation", "GPUs of the generation server, such as 3 or 2,3. Default: the last visible one"),
     )
-    dry_run: bool = field(default=False, metadata={"help": "Check the run and print what it needs, then stop"})
+    vllm_server_args: str | None = field(
+        default=None,
+        metadata=_about("Generation", "More options for the vLLM server that the run starts, as one string"),
+    )
+    vllm_request_timeout: float = field(
+        default=1800.0,
+        metadata=_about(
+            "Generation", "Seconds after which the run gives up on a batch that the generation server has not returned"
+        ),
+    )
+    eval_puzzles: int = field(
+        default=256,
+        metadata=_about(
+            "Evaluation and samples", "How many held-out problems each evaluation during the run uses at most"
+        ),
+    )
+    samples_per_step: int = field(
+        default=8,
+        metadata=_about(
+            "Evaluation and samples", "How many completions of each step are kept as samples; 0 keeps none"
+        ),
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata=_about("Checking and planning", "Check the recipe, print what the run would do and need, and stop"),
+    )
     plan_accelerate_config: str | None = field(
         default=None,
-        metadata={"help": "With dry_run: plan for `accelerate launch --config_file FILE`, which need not run here"},
+        metadata=_about(
+            "Checking and planning",
+            "With dry_run: plan for accelerate launch with this --config_file, which need not work on this machine",
+        ),
     )
     plan_processes: int | None = field(
-        default=None, metadata={"help": "With dry_run: plan for so many training processes; default: the file's"}
+        default=None,
+        metadata=_about(
+            "Checking and planning",
+            "With dry_run: plan for this many training processes. Default: as many as the accelerate file says",
+        ),
     )
     plan_processes_per_machine: int | None = field(
-        default=None, metadata={"help": "With dry_run: so many of them on each machine; default: evenly divided"}
+        default=None,
+        metadata=_about(
+            "Checking and planning", "With dry_run: how many of them run on each machine. Default: evenly divided"
+        ),
     )
     gpu_memory_gb: float | None = field(
-        default=None, metadata={"help": "GiB of a GPU to plan for; default: those of the visible one, else 80"}
+        default=None,
+        metadata=_about(
+            "Checking and planning",
+            "GiB of memory of one GPU to plan for. Default: those of the visible GPU, or 80 without one",
+        ),
     )
-    seconds_per_step: float | None = field(default=None, metadata={"help": "For the estimate of time and cost"})
-    gpu_hour_rate: float | None = field(default=None, metadata={"help": "Price of a GPU hour, in any currency"})
+    seconds_per_step: float | None = field(
+        default=None,
+        metadata=_about("Checking and planning", "Seconds that one step takes, for the estimate of time and cost"),
+    )
+    gpu_hour_rate: float | None = field(
+        default=None,
+        metadata=_about(
+            "Checking and planning", "Price of one GPU for one hour in any currency, for the estimate of cost"
+        ),
+    )
     given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
     settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
+
+
+def grouped() -> dict[Group, list[str]]:
+    """The names of the keys, by group.
+
+    Raises:
+        KeyError: a field has no group, or one that `Group` does not name.
+    """
+    groups: dict[Group, list[str]] = {group: [] for group in get_args(Group)}
+    for entry in fields(ScriptArguments):
+        if entry.init:
+            groups[entry.metadata["group"]].append(entry.name)
+    return groups

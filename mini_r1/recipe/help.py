@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mini_r1.program.problems import shown
-from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.arguments import TRL_KEYS, Group, ScriptArguments, grouped
 from mini_r1.recipe.keys import Key, keys_of
 
 RECIPES = Path(__file__).parents[2] / "receipes"
@@ -17,24 +17,6 @@ usage: [accelerate launch ...] {program} --config FILE [--key value ...]
   --config FILE   the recipe: a YAML file with one `key: value` a line
   --key value     overrides a key of the recipe, also as --key=value; --flag and --no_flag for true and false
   --help-all      every key: those of TRL's GRPOConfig and ModelConfig, too"""
-GROUPS = {
-    "Task and rewards": ("task", "task_config", "reward_funcs"),
-    "Data and prompts": (
-        *("dataset_id_or_path", "dataset_split", "dataset_revision", "max_samples", "test_size", "split_seed"),
-        *("eval_puzzles", "prompt_style", "chat_template", "system_prompt", "max_prompt_length"),
-        "tokenizer_name_or_path",
-    ),
-    "Training": ("length_buckets", "samples_per_step"),
-    "Generation server": ("vllm_gpus", "vllm_server_args", "vllm_request_timeout"),
-    "Checking and planning": (
-        *("dry_run", "plan_accelerate_config", "plan_processes", "plan_processes_per_machine"),
-        *("gpu_memory_gb", "seconds_per_step", "gpu_hour_rate"),
-    ),
-}
-OFTEN = """\
-Of TRL's keys, the most used: model_name_or_path, output_dir, max_steps, learning_rate, seed, num_generations,
-per_device_train_batch_size, gradient_accumulation_steps, max_completion_length, temperature, beta, use_vllm,
-vllm_mode, save_steps, eval_steps, report_to, resume_from_checkpoint, use_peft, load_in_4bit."""
 
 
 def show_help_if_asked(arguments: Sequence[str]) -> None:
@@ -48,10 +30,13 @@ def show_help_if_asked(arguments: Sequence[str]) -> None:
 
 
 def short_help() -> str:
-    """How to call the script, the recipes that there are, and Mini-R1's own keys."""
+    """How to call the script, the recipes that there are, and by concern Mini-R1's own keys and TRL's most used."""
     own = keys_of(ScriptArguments)
-    groups = [_section(title, (own[name] for name in names)) for title, names in GROUPS.items()]
-    return "\n\n".join([USAGE.format(program=sys.argv[0]), _recipes(), *groups, OFTEN])
+    groups = [
+        "\n".join([_section(group, (own[name] for name in names)), *_of_trl(group)])
+        for group, names in grouped().items()
+    ]
+    return "\n\n".join([USAGE.format(program=sys.argv[0]), _recipes(), *groups])
 
 
 def long_help() -> str:
@@ -60,6 +45,12 @@ def long_help() -> str:
 
     sections = [("The model (TRL's ModelConfig)", ModelConfig), ("Training (TRL's GRPOConfig)", GRPOConfig)]
     return "\n\n".join([short_help(), *(_section(title, keys_of(kind).values()) for title, kind in sections)])
+
+
+def _of_trl(group: Group) -> list[str]:
+    """A line that names the most used keys of TRL in a group, if it has any."""
+    names = TRL_KEYS.get(group, ())
+    return [_lines(f"and of TRL's keys: {', '.join(names)}", indent=2)] if names else []
 
 
 def _recipes() -> str:
@@ -80,9 +71,9 @@ def _section(title: str, keys: Iterable[Key]) -> str:
     return "\n".join([title, *entries])
 
 
-def _lines(text: str) -> str:
+def _lines(text: str, indent: int = 6) -> str:
     """A paragraph below what it explains."""
-    indent = " " * 6
+    margin = " " * indent
     return textwrap.fill(
-        text, 116, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, 116, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
     )
