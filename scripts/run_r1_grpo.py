@@ -1,11 +1,25 @@
-"""Train a policy with GRPO on the Countdown game, rewarded by rules alone.
+r"""Train a policy with GRPO on the Countdown game, rewarded by rules alone.
 
-Differs from TRL's own example in what surrounds the trainer: a prefilled R1 prompt, an exact verifier for the reward, a
-split that no puzzle crosses, held-out evaluation, samples kept on disk, and a run that always goes on where it stopped.
+Differs from stock TRL (`trl grpo`) in what surrounds its trainer:
+* a preflight checks model, prompts, batches, memory and packages before anything is loaded; --dry_run stops there;
+* with `vllm_mode: server` the run itself starts vLLM on the GPU that is left, and stops it however the run ends;
+* rewards are exact verifiers with a reason per verdict, measured on held-out problems, with samples kept on disk;
+* the same command resumes a stopped run to the weights of an unbroken one, and refuses a folder of another run.
 
-A laptop CPU, minutes:  python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
-Any key is a flag:      python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --max_steps 20
-Only check and plan:    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run
+One process, on a laptop CPU in minutes, or on one 80 GB GPU that trains and generates in turn:
+
+    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml
+    python scripts/run_r1_grpo.py --config receipes/grpo-qwen-2.5-1.5b-one-gpu-countdown.yaml
+
+Four GPUs, three that train under ZeRO-3 and one that generates:
+
+    accelerate launch --num_processes 3 --config_file configs/accelerate_configs/deepspeed_zero3.yaml \
+        scripts/run_r1_grpo.py --config receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml
+
+Any key is a flag, and a dry run checks and plans only:
+
+    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --max_steps 20
+    python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run
 """
 
 import sys
