@@ -159,7 +159,7 @@ def test_a_number_in_the_text_is_that_of_the_results(sentence: str, file: str, n
 def test_the_plan_that_readme_shows_is_what_a_laptop_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line of the excerpt, of the command above it."""
     command, excerpt = re.findall(
-        r"```bash\n(python [^`]*--plan_[^`]*)```\s+It says[^`]*```text\n([^`]*)```", TEXTS["README.md"]
+        r"```bash\n(python [^`]*--plan_[^`]*)```\s+It prints[^`]*```text\n([^`]*)```", TEXTS["README.md"]
     )[0]
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
