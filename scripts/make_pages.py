@@ -1,7 +1,7 @@
-"""Write the pages that are made from the code: README's table of rooms and the map of modules, mini_r1/README.md.
+"""Write the pages that are made from the code: README's table of rooms, mini_r1/README.md and receipes/KEYS.md.
 
-Each line is the first line of a docstring, so a page can't name a module that is gone, or forget a new one.
-tests/test_make_pages.py fails when a page is not what this program writes.
+The lines on rooms, modules and programs are the first of their docstrings. Those on keys are what `--help` shows, with
+the ranges that a recipe is checked for. tests/test_make_pages.py fails when a page is not what this program writes.
 
     python scripts/make_pages.py
 """
@@ -12,8 +12,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.program.failures import in_words
+
+with in_words():
+    from mini_r1.program.problems import shown
+    from mini_r1.recipe.arguments import TRL_KEYS, ScriptArguments, grouped
+    from mini_r1.recipe.keys import Key, keys_of
+    from mini_r1.recipe.values import RANGES
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE, SCRIPTS, README, MAP = ROOT / "mini_r1", ROOT / "scripts", ROOT / "README.md", ROOT / "mini_r1" / "README.md"
+PACKAGE, SCRIPTS = ROOT / "mini_r1", ROOT / "scripts"
+README, MAP, KEYS = ROOT / "README.md", PACKAGE / "README.md", ROOT / "receipes" / "KEYS.md"
 # Every room of mini_r1/, in the order in which they build on each other.
 ROOMS = (
     *("program", "machine", "tasks", "prompts", "policy", "recipe", "runs", "generation", "results", "hub", "train"),
@@ -29,6 +40,7 @@ def pages() -> dict[Path, str]:
     return {
         README: re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: table, readme, flags=re.DOTALL),
         MAP: "\n".join(_map()),
+        KEYS: "\n".join(_keys()),
     }
 
 
@@ -57,6 +69,32 @@ def _map() -> Iterator[str]:
             if name:
                 yield f"* [{name}]({room}/{name}): {summary(path)}"
     yield ""
+
+
+def _keys() -> Iterator[str]:
+    """Every key of a recipe that is Mini-R1's own, by group."""
+    yield "# Mini-R1's own recipe keys\n"
+    yield "Each is a line of a recipe, or a flag: `--max_samples 1000`. All other keys are those of TRL's"
+    yield "[GRPOConfig](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig) and"
+    yield "[ModelConfig](https://huggingface.co/docs/trl/script_utils#trl.ModelConfig), which `--help-all` lists too."
+    yield "A value of another type or out of its range is refused before the run starts."
+    yield "`make pages` writes this page from `mini_r1/recipe/arguments.py` and `mini_r1/recipe/values.py`."
+    own = keys_of(ScriptArguments)
+    for group, names in grouped().items():
+        yield f"\n## {group}\n"
+        yield "| key | what it does | type | range | default |\n|---|---|---|---|---|"
+        yield from (_row(own[name]) for name in names)
+        if group in TRL_KEYS:
+            yield f"\nTRL's most used: {', '.join(f'`{name}`' for name in TRL_KEYS[group])}."
+    yield ""
+
+
+def _row(key: Key) -> str:
+    """A key as a row of its group's table."""
+    allowed = RANGES[key.name].allowed if key.name in RANGES else ""
+    default = f"`{shown(key.default)}`" if shown(key.default) else "empty"
+    cells = (f"`{key.name}`", f"{key.help}.", key.needs(), allowed, default)
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""The pages that are made from the code are what the code makes, and the rooms that they list are in order."""
+"""The pages that are made from the code are what the code makes."""
 
-import ast
 import runpy
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 from conftest import ROOT
+from mini_r1.recipe.arguments import ScriptArguments
 
 MADE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "make_pages.py"))
 PACKAGE = ROOT / "mini_r1"
@@ -30,24 +30,7 @@ def test_every_room_and_every_module_has_its_line() -> None:
     assert silent == []
 
 
-def test_a_room_imports_only_from_those_above_it() -> None:
-    """As the map says; `preflight` and `train` know nothing of each other."""
-    rooms = MADE["ROOMS"]
-    wrong = []
-    for path in PACKAGE.glob("*/**/*.py"):
-        room = path.relative_to(PACKAGE).parts[0]
-        for used in rooms_used(path):
-            if rooms.index(used) > rooms.index(room) or {room, used} == {"train", "preflight"}:
-                wrong.append(f"{path.relative_to(ROOT)} imports from {used}")
-    assert wrong == []
-
-
-def rooms_used(path: Path) -> set[str]:
-    """The rooms of which a module imports something, at its top or inside a function."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("mini_r1.")}
+def test_the_page_of_keys_has_each_key_of_our_own_once() -> None:
+    page = MADE["KEYS"].read_text(encoding="utf-8")
+    keys = [key for key in fields(ScriptArguments) if key.init]
+    assert [key.name for key in keys if page.count(f"\n| `{key.name}` | {key.metadata['help']}. | ") != 1] == []
