@@ -26,7 +26,7 @@ IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "seq
 
 TEXT = Range("a text that is not empty", lambda value: isinstance(value, str) and value.strip() != "")
 TEXTS = Range("texts that are not empty", lambda value: bool(value) and all(map(TEXT.holds, as_list(value))))
-MAPPING = Range("a mapping, such as {use_reentrant: false}", lambda value: isinstance(value, dict))
+MAPPING = Range("a mapping, such as {key: value}", lambda value: isinstance(value, dict))
 SEED = at_least(0, MAX_SEED)
 COUNT = at_least(1)
 PORT = at_least(1, 65535)
