@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mini-deepseek-r1-aha-grpo.ipynb"
 SKIPPED_TAGS = {"install"}  # it needs a network and changes the environment; tests/e2e/test_notebook.py runs it
 STAMP = "mini_r1_sources"
-DATA_FILES = sorted(path for path in (ROOT / "mini_r1").iterdir() if path.is_file() and path.suffix != ".py")
+DATA_FILES = sorted((ROOT / "mini_r1").rglob("*.j2"))
 _RECIPE = re.compile(r"receipes/[\w.-]+\.yaml")
 _PATH = re.compile(
     r"(?<![\w/.:>])/(?:home|root|work|tmp|usr|opt|mnt|var|Users|content|kaggle)/[^\s\"'<>]*|[A-Z]:\\\\Users"
@@ -81,8 +81,7 @@ def _imports(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("mini_r1."))
         elif isinstance(node, ast.ImportFrom):
-            package = "mini_r1" if node.level else ""  # the package has no folders below it
-            module = ".".join(part for part in (package, node.module) if part)
+            module = node.module or ""
             if module == "mini_r1" or module.startswith("mini_r1."):
                 yield module
                 yield from (f"{module}.{alias.name}" for alias in node.names)

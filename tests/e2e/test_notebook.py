@@ -72,17 +72,12 @@ def test_a_broken_notebook_would_be_noticed(committed: NotebookNode, break_it: o
 
 def test_a_changed_module_makes_the_outputs_stale(committed: NotebookNode) -> None:
     stamped = MAKE["hashes"](committed)
-    for name in (
-        "mini_r1/tasks/rewards.py",
-        "mini_r1/tasks/countdown/expression.py",
-        "receipes/grpo-tiny-countdown-qlora.yaml",
-    ):
+    module = "mini_r1/tasks/countdown/expression.py"
+    for name in (module, "mini_r1/tasks/rewards.py", "receipes/grpo-tiny-countdown-qlora.yaml"):
         assert name in stamped
     assert "assets/tiny-countdown-base/model.safetensors" in stamped
-    committed.metadata[MAKE["STAMP"]]["mini_r1/tasks/countdown/expression.py"] = "0"
-    assert "mini_r1/tasks/countdown/expression.py has changed since the outputs were made" in MAKE["problems"](
-        committed
-    )
+    committed.metadata[MAKE["STAMP"]][module] = "0"
+    assert f"{module} has changed since the outputs were made" in MAKE["problems"](committed)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +86,13 @@ def test_a_changed_module_makes_the_outputs_stale(committed: NotebookNode) -> No
         "from mini_r1.results.report import write_report",
         "import mini_r1.results.report",
         "import mini_r1.results.report as r",
-        "from mini_r1 import report",
+        "from mini_r1.results import report",
         "def later():\n    from mini_r1.results.report import write_report",
     ],
 )
 def test_every_way_to_import_makes_a_dependency(source: str) -> None:
     names = {path.name for path in MAKE["_modules"](source)}
-    assert {"report.py", "report.html.j2", "run_records.py", "expression.py"} <= names
+    assert {"report.py", "report.html.j2", "records.py", "registry.py"} <= names
     assert "card.md.j2" not in names
 
 
