@@ -238,7 +238,7 @@ def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Excepti
             try:
                 write_results(args.out, results)
             except OSError as error:
-                say(f"{args.out} can't be written now ({error.strerror}); going on")
+                say(f"{args.out} can't be written now ({error.strerror}); the evaluation continues")
         del model  # before the next one is loaded
     return results, None
 

@@ -9,7 +9,7 @@ As shipped, 50 minutes on 2 slow cores: skills first, then practice in long sear
         --muon-lr 3e-3 --adamw-lr 6e-4
 A reduced one, about a minute: python scripts/train_tiny_base.py --out runs/tiny-base-small --steps 100
 
-Ctrl-C and SIGTERM leave OUT/checkpoint.pt; the same command goes on from there.
+Ctrl-C and SIGTERM leave OUT/checkpoint.pt; the same command resumes from there.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of model, tokenizer and checkpoint")
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of 21 rows x 288 tokens")
     parser.add_argument("--puzzles", type=int, default=50_000, help="before the split, as the recipe's max_samples")
-    parser.add_argument("--init", type=Path, help="folder of a base to go on from (default: random weights)")
+    parser.add_argument("--init", type=Path, help="folder of a base to start from (default: random weights)")
     parser.add_argument("--practice-share", type=float, default=0.0, help="share of the traces that are practice")
     parser.add_argument("--muon-lr", type=float, default=1e-2, help="learning rate of the matrices")
     parser.add_argument("--adamw-lr", type=float, default=2e-3, help="learning rate of embeddings, norms and biases")
@@ -150,7 +150,7 @@ def main() -> int:
     stop = StopRequest().install()
     step = train(model, corpus, optimizers, args.out / CHECKPOINT, stop, not args.no_compile)
     if step < args.steps:
-        print(f"stopped at step {step}; the same command goes on from there")
+        print(f"stopped at step {step}; the same command resumes from there")
         return stop.exit_status
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)

@@ -27,7 +27,7 @@ def test_a_failure_is_one_warning_and_no_result(caplog: pytest.LogCaptureFixture
 
     assert [draw("bad"), draw("good"), draw("bad")] == [None, "good", None]
     assert len(caplog.records) == 1
-    assert "draw failed, the run goes on without: " in caplog.text and "is full" in caplog.text
+    assert "draw failed, the run continues without: " in caplog.text and "is full" in caplog.text
 
 
 def test_an_interrupt_is_not_held_up() -> None:
@@ -71,7 +71,7 @@ def test_everything_that_shows_breaks_and_the_run_ends_with_its_model(
         assert train(tmp_path, *SHORT) == 0
     assert (tmp_path / "model.safetensors").exists()
     assert (tmp_path / "checkpoint-2" / "complete.json").exists()
-    warnings = [r.getMessage() for r in caplog.records if "the run goes on without" in r.getMessage()]
+    warnings = [r.getMessage() for r in caplog.records if "the run continues without" in r.getMessage()]
     assert len(warnings) == len(set(warnings))
     for part in ("write_card", "on_save", "_record", "TensorBoardCallback.on_log", "SolveRateProgress.on_log"):
         assert any(part in warning for warning in warnings), warnings

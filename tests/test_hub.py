@@ -99,7 +99,7 @@ def test_a_rejected_token_does_not_stop_training(
     last = capsys.readouterr().out.strip().splitlines()[-2:]
     assert last[0].startswith("NOT pushed to the Hub:") and "rejected the token (401)" in last[0]
     assert last[1].startswith("to push it by hand: hf upload aha ")
-    assert "Training goes on" in caplog.text and TOKEN not in caplog.text
+    assert "Training continues" in caplog.text and TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["drop", 503])

@@ -349,11 +349,11 @@ def test_no_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # File -> what is in it instead (None: nothing, it is deleted), and what is said.
 DAMAGES: dict[str, tuple[str, str | None, str]] = {
-    "no weights": (WEIGHTS, None, "it lacks the weights"),
-    "empty": (WEIGHTS, "", "it lacks the end of model.safetensors"),
-    "no safetensors": (WEIGHTS, "<html>not found</html>", "it lacks the end of model.safetensors"),
+    "no weights": (WEIGHTS, None, "missing: the weights"),
+    "empty": (WEIGHTS, "", "missing: the end of model.safetensors"),
+    "no safetensors": (WEIGHTS, "<html>not found</html>", "missing: the end of model.safetensors"),
     "Git LFS": (WEIGHTS, "version https://git-lfs.github.com/spec/v1\nsize 5\n", "git lfs pull"),
-    "a shard is missing": (INDEX, '{"weight_map": {"a": "model-2-of-2.safetensors"}}', "it lacks model-2-of-2.safe"),
+    "a shard is missing": (INDEX, '{"weight_map": {"a": "model-2-of-2.safetensors"}}', "missing: model-2-of-2.safe"),
     "broken index": (INDEX, "{", "a readable model.safetensors.index.json"),
     "broken config": (CONFIG, "{", "not a valid JSON"),
     "no config": (CONFIG, None, "holds no model"),
@@ -377,7 +377,7 @@ def test_truncated_weights_and_an_adapter_are_refused_in_words(tmp_path: Path) -
     model = tmp_path / "base"
     shutil.copytree(TINY_BASE, model)
     (model / WEIGHTS).write_bytes((TINY_BASE / WEIGHTS).read_bytes()[:-100])
-    assert "it lacks the end of model.safetensors" in str(check(model_name_or_path=model).problems[0])
+    assert "missing: the end of model.safetensors" in str(check(model_name_or_path=model).problems[0])
     (model / CONFIG).rename(model / "adapter_config.json")
     assert "it holds an adapter alone" in str(check(model_name_or_path=model).problems[0])
 

@@ -37,7 +37,7 @@ LOG_IN = (
 )
 STAGING = ".hub-"
 GROWING = ("*.tfevents.*", "*.jsonl", "*.txt", "*.json", "*.md")  # written to in place, so never linked
-# Only of use to go on with training; several times the size of the model.
+# Only of use to resume training; several times the size of the model.
 TRAINING_STATE = (
     "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "global_step*", "latest", "zero_to_fp32.py",
     "pytorch_model_fsdp*",
@@ -274,7 +274,7 @@ class HubPush(TrainerCallback):
 
     def _fail(self, why: str) -> None:
         self.failure = why
-        logger.warning("not pushed to the Hub: %s. Training goes on; the next save is pushed again", why)
+        logger.warning("not pushed to the Hub: %s. Training continues; the next save is pushed again", why)
 
     def _drop_waiting(self) -> None:
         """Forget saves that still wait: the finished run, pushed next, has all of it but their checkpoints."""

@@ -1,7 +1,7 @@
 """Checkpoints: which one a run resumes from, whether it is complete, and whether this launch can resume from it.
 
-Transformers takes the folder with the highest number, whole or not, and where the optimizer's files are not those it
-looks for it goes on without them and says nothing. Here a checkpoint is used only if everything in it is there.
+Transformers takes the folder with the highest number, complete or not, and where the optimizer's files are not those it
+looks for it continues without them and says nothing. Here a checkpoint is used only if everything in it is there.
 The last file of a checkpoint is our manifest, `complete.json`: processes, and the size of every file. A checkpoint
 without one (an earlier version's, one copied from the Hub) is judged by its files alone.
 """
@@ -37,7 +37,7 @@ Decision = TypeVar("Decision")
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint that can't be gone on from; the message names it, the reason and the fix."""
+    """A checkpoint that can't be resumed; the message names it, the reason and the fix."""
 
 
 class DiskFullError(UserError, RuntimeError):
@@ -46,7 +46,7 @@ class DiskFullError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint.
+    """A complete checkpoint.
 
     Attributes:
         step: optimizer steps behind it.
@@ -61,12 +61,12 @@ class Checkpoint:
 
 
 def choose_checkpoint(training: TrainingArguments) -> Checkpoint | None:
-    """The checkpoint to go on from: the one that the user names, else the newest whole one in the output folder.
+    """The checkpoint to resume: the one that the user names, else the newest complete one in the output folder.
 
-    A newer one that is not whole is skipped with a warning. All processes must call this.
+    A newer one that is not complete is skipped with a warning. All processes must call this.
 
     Raises:
-        CheckpointError: the named one is not whole, or this launch can't go on from the one chosen.
+        CheckpointError: the named one is not complete, or this launch can't resume the one chosen.
     """
     return decide_for_all(training, lambda: _choose(training))
 
@@ -95,29 +95,29 @@ def decide_for_all(training: TrainingArguments, decide: Callable[[], Decision]) 
 def _choose(training: TrainingArguments) -> Checkpoint | None:
     if training.resume_from_checkpoint:
         folder = Path(training.resume_from_checkpoint)
-        if lacks := missing(folder):
+        if gap := missing(folder):
             raise CheckpointError(
-                f"resume_from_checkpoint={str(folder)!r} is not whole: it lacks {lacks}. Name another checkpoint, or "
-                f"leave the key out to go on from the newest whole one in {training.output_dir!r}"
+                f"resume_from_checkpoint={str(folder)!r} is not complete (missing: {gap}). Name another checkpoint, or "
+                f"leave the key out to resume the newest complete one in {training.output_dir!r}"
             )
         chosen = read_checkpoint(folder)
     else:
-        whole = newest_whole(Path(str(training.output_dir)))
-        if whole is None:
+        newest = newest_complete(Path(str(training.output_dir)))
+        if newest is None:
             return None
-        chosen = whole
+        chosen = newest
     if not _converted(chosen, training):
         _check_fits(chosen, engine_of(training), training.world_size)
     return chosen
 
 
-def newest_whole(output: Path) -> Checkpoint | None:
-    """The newest whole checkpoint in a run's folder, with a warning for each newer one that is skipped."""
+def newest_complete(output: Path) -> Checkpoint | None:
+    """The newest complete checkpoint in a run's folder, with a warning for each newer one that is skipped."""
     for folder in reversed(checkpoint_folders(output)):
-        lacks = missing(folder)
-        if lacks is None:
+        gap = missing(folder)
+        if gap is None:
             return read_checkpoint(folder)
-        logger.warning("%s is not whole (it lacks %s): skipped, the one before it is used", folder, lacks)
+        logger.warning("%s is not complete (missing: %s): skipped, the one before it is used", folder, gap)
     return None
 
 
@@ -131,13 +131,13 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What a whole checkpoint says of itself."""
+    """What a complete checkpoint says of itself."""
     step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
     return Checkpoint(folder, step, _engine_in(folder), _processes(folder))
 
 
 def missing(folder: Path) -> str | None:
-    """What a checkpoint lacks to go on from it, in words; None if it is whole."""
+    """What is missing in a checkpoint to resume it, in words; None if it is complete."""
     if not folder.is_dir():
         return "the folder itself"
     try:
@@ -157,7 +157,7 @@ def missing(folder: Path) -> str | None:
 def _missing_files(folder: Path) -> str | None:
     """The first thing that is not there or was cut off; written in this order: weights, optimizer, RNG, state."""
     tests = (_missing_weights, _missing_optimizer, _missing_random_state, _missing_state)
-    return next((lacks for test in tests if (lacks := test(folder))), None)
+    return next((gap for test in tests if (gap := test(folder))), None)
 
 
 def _missing_weights(folder: Path) -> str | None:
@@ -179,13 +179,13 @@ def _missing_optimizer(folder: Path) -> str | None:
         return "the file latest"
     else:
         wanted = _deepspeed_files(folder, engine)
-    return next((str(path.relative_to(folder)) for path in wanted if not _torch_whole(path)), None)
+    return next((str(path.relative_to(folder)) for path in wanted if not _torch_complete(path)), None)
 
 
 def _missing_random_state(folder: Path) -> str | None:
     processes = _processes(folder)
     names = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
-    return next((name for name in names if not _torch_whole(folder / name)), None)
+    return next((name for name in names if not _torch_complete(folder / name)), None)
 
 
 def _missing_state(folder: Path) -> str | None:
@@ -235,8 +235,8 @@ def _processes(folder: Path) -> int:
     return max(ranks, default=0) + 1
 
 
-def _torch_whole(path: Path) -> bool:
-    """Whether a `torch.save` file is whole: it is a zip archive, whose directory comes last."""
+def _torch_complete(path: Path) -> bool:
+    """Whether a `torch.save` file is complete: it is a zip archive, whose directory comes last."""
     return path.is_file() and zipfile.is_zipfile(path)
 
 
@@ -280,7 +280,7 @@ def _launch(engine: str, processes: int) -> str:
 
 
 def write_manifest(folder: Path, processes: int, more: Mapping[str, Any] | None = None) -> None:
-    """List every file of a checkpoint with its size, and `more`; the file appears whole or not at all."""
+    """List every file of a checkpoint with its size, and `more`; the file appears complete or not at all."""
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     files.pop(MANIFEST, None)
     draft = folder / f"{MANIFEST}.part"
@@ -295,13 +295,13 @@ def disk_full_error(output: Path, step: int, model: Any) -> DiskFullError:
     failed = output / f"checkpoint-{step}"
     if failed.is_dir() and missing(failed):
         shutil.rmtree(failed, ignore_errors=True)
-    last = newest_whole(output)
+    last = newest_complete(output)
     needed = folder_bytes(last.folder) if last else _estimated_bytes(model)
-    goes_on = f"the same command then goes on from {last.folder}" if last else "no checkpoint was written yet"
+    resumes = f"the same command then resumes from {last.folder}" if last else "no checkpoint was written yet"
     return DiskFullError(
         f"the disk of {output} is full at step {step}: {shutil.disk_usage(output).free / 1e6:,.0f} MB are free, a "
         f"checkpoint takes about {needed / 1e6:,.0f} MB. Free space there, lower save_total_limit or set another "
-        f"output_dir; {goes_on}"
+        f"output_dir; {resumes}"
     )
 
 

@@ -11,7 +11,7 @@ PIECES, PIECE_BYTES = 64, 4096
 
 
 def missing_weights(folder: Path) -> str | None:
-    """What a model's folder lacks of its weights, as the end of "it lacks ..."; None if nothing.
+    """What is missing of the weights in a model's folder, as the end of "missing: ..."; None if nothing.
 
     Files in PyTorch's older format are only looked for, since their length says nothing.
     """

@@ -1,7 +1,7 @@
 """Everything that can be known before a run starts: what it will do, what it needs, and what stands in its way.
 
 Reads configurations, the tokenizer, some puzzles and the environment; loads no weights and touches no GPU. A dry run on
-a machine without GPUs plans for another one: what this machine lacks is then said, but is no problem.
+a machine without GPUs plans for another one: what is missing on this machine is then said, but is no problem.
 """
 
 import os

@@ -11,7 +11,7 @@ from mini_r1.preflight.memory import Step
 
 
 def checkpoint_bytes(shape: ModelShape, step: Step, launch: Launch, model_only: bool) -> float:
-    """Bytes of one checkpoint: the weights (or the adapter) and, to go on from it, the optimizer.
+    """Bytes of one checkpoint: the weights (or the adapter) and, to resume it, the optimizer.
 
     DeepSpeed saves its float32 master weights with Adam's moments; its model is saved in the type that it computes in.
     """

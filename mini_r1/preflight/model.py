@@ -46,8 +46,10 @@ def _check_folder(name: str) -> Problem | None:
     if not (folder / "config.json").is_file():
         fix = "merge the adapter into its base (PeftModel.merge_and_unload) and name the folder of the result"
         return Problem(NAME, name, WANTED, fix, "it holds an adapter alone, without the model that it adapts")
-    if lacks := missing_weights(folder):
-        return Problem(NAME, name, WANTED, "copy or download the model again", f"it lacks {lacks}")
+    if gap := missing_weights(folder):
+        return Problem(
+            NAME, name, WANTED, "copy or download the model again", f"its weights are not complete (missing: {gap})"
+        )
     return None
 
 

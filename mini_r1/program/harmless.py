@@ -29,7 +29,7 @@ def harmless(action: Callable[..., Any]) -> Callable[..., Any]:
             if not warned:
                 warned = True
                 reason = explain(error) or f"{type(error).__name__}: {one_line(error)}"
-                logger.warning("%s failed, the run goes on without: %s", action.__qualname__, reason)
+                logger.warning("%s failed, the run continues without: %s", action.__qualname__, reason)
             return None
 
     return attempted

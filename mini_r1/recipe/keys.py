@@ -30,7 +30,7 @@ FORMER_KEYS = {
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR instead",
     "max_completion_len": "the key is max_completion_length",
     "no_cuda": "it is called use_cpu now",
-    "overwrite_output_dir": "leave it out: a run goes on in its output_dir; for a new one give another output_dir",
+    "overwrite_output_dir": "leave it out: a run resumes in its output_dir; for a new one give another output_dir",
     "past_index": "leave it out",
     "per_gpu_eval_batch_size": "it is called per_device_eval_batch_size now",
     "per_gpu_train_batch_size": "it is called per_device_train_batch_size now",

@@ -138,9 +138,9 @@ def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
     output = Path(training.output_dir or "trainer_output").expanduser()
     first = os.environ.get("RANK", "0") == "0"  # the others' machines may not see the folder; the first one chooses
     if wish is True and first:
-        from mini_r1.policy.checkpoints import newest_whole  # takes seconds to import
+        from mini_r1.policy.checkpoints import newest_complete  # takes seconds to import
 
-        if newest_whole(output) is None:
+        if newest_complete(output) is None:
             fix = "leave the key out, which starts a new run where there is none"
             raise RecipeError(f"resume_from_checkpoint is true, but {output} has no complete checkpoint: {fix}")
     if wish is False and first and (found := sorted(output.glob("checkpoint-*"))):
@@ -150,7 +150,7 @@ def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
         return None
     if not Path(wish).expanduser().is_dir():
         raise RecipeError(
-            f"resume_from_checkpoint={wish!r} is no folder: give a checkpoint-N folder, or leave it out to go on from "
+            f"resume_from_checkpoint={wish!r} is no folder: give a checkpoint-N folder, or leave it out to resume "
             f"the last one in {training.output_dir!r}"
         )
     return str(Path(wish).expanduser())

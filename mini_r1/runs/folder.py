@@ -167,9 +167,9 @@ def _check_made_here(output: Path) -> None:
 
 def _named(training: GRPOConfig, output: Path) -> Path:
     folder = Path(str(training.resume_from_checkpoint))
-    if lacks := missing(folder):
+    if gap := missing(folder):
         fix = f"name another one, or leave the key out to resume from the newest complete one in {output}"
-        cause = f"it is not complete: {lacks} is missing"
+        cause = f"it is not complete (missing: {gap})"
         raise ProblemError(Problem("resume_from_checkpoint", folder, "a complete checkpoint", fix, cause))
     return folder
 

@@ -1,7 +1,7 @@
 """What a run is: the record of everything that decides its result, kept in run.json and in each checkpoint.
 
 A run that is resumed with another learning rate, seed or model would not become another run: the checkpoint's
-optimizer, schedule and weights go on as they were, while card and record would name the new values. So the record is
+optimizer, schedule and weights continue as they were, while card and record would name the new values. So the record is
 compared before anything is loaded: a key that decides is refused, one that does not is said and takes effect.
 """
 
@@ -200,7 +200,7 @@ def lineage_of(model: str | Path) -> list[Record]:
 
 
 def changes(old: RunRecord, new: RunRecord) -> tuple[list[Change], list[Change]]:
-    """Compare what a run began with and what it is to go on with.
+    """Compare what a run began with and what it is to resume with.
 
     A key that only one of the two records has (another version of a package wrote it) is not compared.
 

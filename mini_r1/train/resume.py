@@ -1,4 +1,4 @@
-"""Makes a run that goes on from a checkpoint the same as one that was never interrupted."""
+"""Makes a resumed run the same as one that was never interrupted."""
 
 import functools
 import json
@@ -38,7 +38,7 @@ class WriteManifest(TrainerCallback):
 class TakeNewSteps(TrainerCallback):
     """Lets save_steps, eval_steps and logging_steps of the recipe hold in a resumed run.
 
-    The Trainer would go on with those that the checkpoint's state was written with.
+    The Trainer would continue with those that the checkpoint's state was written with.
     """
 
     def on_train_begin(

@@ -115,7 +115,7 @@ def build_trainer(
         quantization_config=get_quantization_config(model),
     )
     if model.load_in_4bit:
-        from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which the other doors do without
+        from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which the other setups do without
 
         prepare_for_training(trainer.model)
     trainer.length_buckets = script.length_buckets
@@ -144,7 +144,7 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
     Raises:
         UserError: what is in the output folder is not for this run to touch, this launch can't resume it, the data
             are not those that it began with, or fewer steps were trained than asked for.
-        DiskFullError: while training; the last whole checkpoint is kept.
+        DiskFullError: while training; the last complete checkpoint is kept.
         NonFiniteError: training has diverged.
 
     Returns:
@@ -229,7 +229,7 @@ def _describe(
 
 
 def _end(trainer: R1Trainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:
-    """Evaluate and save what was trained; a run that is asked to stop, in that evaluation too, goes on another time."""
+    """Evaluate and save what was trained; a run that is asked to stop, in that evaluation too, resumes another time."""
     if not stop.agreed(trainer.args):
         check_trained(trainer.state)
         _evaluate_at_end(trainer)
@@ -248,7 +248,7 @@ def _stop_here(trainer: R1Trainer) -> None:
     """Leave a checkpoint, which there is already unless the evaluation at the end was left, and say so."""
     trainer.save_checkpoint_if_missing()
     if trainer.is_world_process_zero():
-        harmless(print)(f"stopped at step {trainer.state.global_step}; the same command goes on from there", flush=True)
+        harmless(print)(f"stopped at step {trainer.state.global_step}; the same command resumes from there", flush=True)
 
 
 def _add_callbacks(
