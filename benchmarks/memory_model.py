@@ -23,13 +23,14 @@ from mini_r1.program.failures import in_words
 with in_words():
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
+    from mini_r1.machine.hardware import hardware
     from mini_r1.machine.launch import Launch
     from mini_r1.policy.shape import load_config, measure_shape
     from mini_r1.preflight.checks import step_of
     from mini_r1.preflight.memory import peak, training_items
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
-    from mini_r1.train.run import build_trainer, hardware
+    from mini_r1.train.run import build_trainer
     from mini_r1.train.samples import SampleRecorder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,9 +24,10 @@ with in_words():
     from trl import GRPOTrainer
 
     from mini_r1.generation.decoding import decode_without_ended
+    from mini_r1.machine.hardware import hardware
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
-    from mini_r1.train.run import build_trainer, hardware
+    from mini_r1.train.run import build_trainer
     from mini_r1.train.samples import SampleRecorder
     from mini_r1.train.trainer import R1Trainer
 

@@ -4,16 +4,13 @@ import contextlib
 import copy
 import functools
 import logging
-import platform
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sized
-from pathlib import Path
 from typing import Any, cast
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerState, set_seed
 from transformers.generation import StoppingCriteriaList
@@ -24,6 +21,7 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 from mini_r1.generation.decoding import decode_without_ended
 from mini_r1.generation.server import generation_server, limit_requests
 from mini_r1.hub.push import WITHOUT_PUSH, Destination, HubPush, destination_of
+from mini_r1.machine.hardware import hardware
 from mini_r1.policy.checkpoints import Checkpoint, choose_checkpoint, decide_for_all, disk_full_error
 from mini_r1.program.causes import is_disk_full, is_non_finite
 from mini_r1.program.failures import output_is, say
@@ -420,16 +418,3 @@ def run_summary(
         "adapter": model.use_peft,
         **record.as_json(),
     }
-
-
-def hardware() -> str:
-    """The machine in a few words: GPUs if training used them, else the processor and its threads."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        name = names[0] if names else name
-    return f"{name}, {torch.get_num_threads()} threads, no GPU"
