@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, TINY_RECIPE
-from mini_r1.preflight.plan import Report
+from mini_r1.preflight.plan import Findings
 from mini_r1.recipe.contradictions import DEPENDENTS, METRICS, find_contradictions, say_without_effect
 from mini_r1.recipe.read import KEYS, read_recipe
 
@@ -104,6 +104,6 @@ def test_the_table_names_keys_that_there_are() -> None:
 
 
 def test_a_warning_is_said_at_each_start() -> None:
-    report = Report(warnings=["a has no effect"], summary="ok")
+    report = Findings(warnings=["a has no effect"], summary="ok")
     assert report.verdict() == "warning: a has no effect\npreflight: ready: ok"
     assert report.exit_status == 0

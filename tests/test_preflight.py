@@ -20,7 +20,7 @@ from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from mini_r1.hub.access import check_hub_access
 from mini_r1.machine.gpus import Gpu, assign_gpus, gpus_needed, visible_gpus
 from mini_r1.machine.launch import Launch
-from mini_r1.preflight.checks import Report, check_run
+from mini_r1.preflight.checks import Findings, check_run
 from mini_r1.recipe.batches import BATCH_KEYS
 from mini_r1.recipe.read import read_recipe
 from requirements import require_module
@@ -33,7 +33,7 @@ UNREACHABLE = "http://127.0.0.1:9"
 ON_GPUS = {"use_cpu": False, "bf16": True, "use_vllm": True, "vllm_mode": "server", "num_generations": 8}
 
 
-def check(environ: dict[str, str] | None = None, **more: object) -> Report:
+def check(environ: dict[str, str] | None = None, **more: object) -> Findings:
     """The preflight of the tiny recipe with some keys changed."""
     flags = [text for key, value in more.items() for text in (f"--{key}", str(value))]
     report = check_run(*read_recipe(["--config", str(TINY_RECIPE), *flags]), environ or {})
@@ -42,8 +42,8 @@ def check(environ: dict[str, str] | None = None, **more: object) -> Report:
     return report
 
 
-def names(report: Report) -> list[str]:
-    return [problem.name for problem in report.problems]
+def names(findings: Findings) -> list[str]:
+    return [problem.name for problem in findings.problems]
 
 
 @pytest.fixture
@@ -451,5 +451,5 @@ def test_a_tracker_that_would_wait_for_a_login_is_refused(
 ) -> None:
     monkeypatch.setattr("mini_r1.preflight.packages.find_spec", lambda name: object())
     (tmp_path / ".netrc").write_text(netrc)
-    report = check(environ | {"HOME": str(tmp_path)}, report_to="wandb")
-    assert ["a login to Weights & Biases" in str(problem) for problem in report.problems] == [True] * asks
+    findings = check(environ | {"HOME": str(tmp_path)}, report_to="wandb")
+    assert ["a login to Weights & Biases" in str(problem) for problem in findings.problems] == [True] * asks

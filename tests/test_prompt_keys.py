@@ -14,7 +14,7 @@ from chat_tokenizers import CHATML, FAMILIES, GEMMA, LLAMA
 from conftest import ROOT, TINY_RECIPE, Train, as_program
 from countdown_prompts import render_prompt
 from mini_r1.generation.sampling import Completion
-from mini_r1.preflight.checks import Report, check_run
+from mini_r1.preflight.checks import Findings, check_run
 from mini_r1.program.problems import UserError
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.prompts.settings import PromptSettings
@@ -211,7 +211,7 @@ def test_a_changed_key_of_the_prompt_is_refused_on_resume(base_model: Path, tmp_
 # --- the preflight -------------------------------------------------------------------------------------------------
 
 
-def check(model: Path, *keys: str) -> Report:
+def check(model: Path, *keys: str) -> Findings:
     """The preflight of the tiny recipe with another model."""
     words = ["--config", str(TINY_RECIPE), "--model_name_or_path", str(model), "--max_prompt_length", "2000"]
     return check_run(*read_recipe([*words, *keys]), {})

@@ -28,7 +28,7 @@ from conftest import as_program
 from mini_r1.policy.state import read_state
 from mini_r1.results.metrics import ATTEMPTS, LENGTH, metric_of
 from mini_r1.results.plots import LIGHT, PANELS, draw, smooth
-from mini_r1.results.report import headline, read_content, render_page, unlike, write_report
+from mini_r1.results.report import headline, read_content, render_page, reward_rows, unlike, write_report
 from mini_r1.runs.records import (
     Interval,
     RecordError,
@@ -647,6 +647,19 @@ def test_a_run_gone_on_with_after_its_end_is_under_way(finished_run: Path, tmp_p
     assert (
         "step 6 of 8: under way, or stopped." in page.text and "it is of step 4, and the run is at step 6" in page.text
     )
+
+
+def test_every_reward_is_shown_from_the_beginning_to_the_end(tmp_path: Path, make: Make, finished_run: Path) -> None:
+    """Under the name that TRL logs it by; of an evaluation during the run there is another entry, which is not it."""
+    log = [{"step": step, "rewards/my <b>/mean": float(step), "rewards/my <b>/std": 1.0} for step in range(1, 21)]
+    log += [{"step": 20, "eval_rewards/my <b>/mean": 7.0}, {"step": 21, "rewards/late/mean": float("nan")}]
+    page = report(make(tmp_path, log))
+    assert "Rewards reward at the beginning at the end my <b> 1.500 19.500 The mean of each" in page.text
+    assert "over 2 training batches" in page.text
+    log = json.loads((finished_run / "trainer_state.json").read_text())["log_history"]
+    rows = reward_rows(log)
+    assert {row["name"] for row in rows} == {"format_reward_func", "equation_reward_func"}
+    assert "Rewards" not in report(make(tmp_path / "none", [])).text
 
 
 def test_nothing_logged_and_nothing_evaluated(tmp_path: Path, make: Make) -> None:

@@ -29,7 +29,7 @@ from mini_r1.preflight.disk import checkpoint_bytes, checkpoints_at_once, free_b
 from mini_r1.preflight.memory import INT8, NF4, NF4_NESTED, Item, Step, kv_tokens, peak, server_items, training_items
 from mini_r1.preflight.model import check_model
 from mini_r1.preflight.packages import check_logins, check_packages
-from mini_r1.preflight.plan import DEFAULT_GPU_GB, Plan, Report
+from mini_r1.preflight.plan import DEFAULT_GPU_GB, Findings, Plan
 from mini_r1.preflight.prompts import check_prompts
 from mini_r1.preflight.rehearsal import rehearse
 from mini_r1.program.problems import Problem, ProblemError, UserError
@@ -50,57 +50,58 @@ def check_run(
     training: GRPOConfig,
     model: ModelConfig,
     environ: Mapping[str, str] = os.environ,
-) -> Report:
+) -> Findings:
     """Check a recipe, read with `read_recipe`, against this launch and this machine."""
-    report = Report()
+    findings = Findings()
     visible = visible_gpus(environ) if uses_gpus(training) else []
-    report.problems += [*check_values(script, training, model), *check_rewards(script, training)]
-    report.warnings += say_without_effect(script, training, model)
+    findings.problems += [*check_values(script, training, model), *check_rewards(script, training)]
+    findings.warnings += say_without_effect(script, training, model)
     # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
-    script, training, model = with_defaults(report.problems, script, training, model)
+    script, training, model = with_defaults(findings.problems, script, training, model)
     launch = read_launch(environ, training.deepspeed)
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
-    batches = _check_batches(plan, report)
-    _check_gpus(plan, report)
-    began = _check_output(plan, report)
-    _check_packages(plan, environ, report)
+    batches = _check_batches(plan, findings)
+    _check_gpus(plan, findings)
+    began = _check_output(plan, findings)
+    _check_packages(plan, environ, findings)
     remote = uses_hub(str(model.model_name_or_path), script) or training.push_to_hub
     with offline_if_unreachable() if remote else nullcontext(True) as reachable:
         if not reachable:
-            report.notes.append("the Hugging Face Hub can't be reached: only what this machine has already can be used")
-        config, shape = check_model(plan, report)
+            note = "the Hugging Face Hub can't be reached: only what this machine has already can be used"
+            findings.notes.append(note)
+        config, shape = check_model(plan, findings)
         if shape is not None:
-            _check_memory(plan, shape, report)
-            _check_disk(plan, shape, report)
-        check_prompts(plan, batches, config, began, report)
-        _check_services(plan, report)
-    _estimate_cost(plan, report)
-    report.summary = _summary(plan, batches)
-    return report
+            _check_memory(plan, shape, findings)
+            _check_disk(plan, shape, findings)
+        check_prompts(plan, batches, config, began, findings)
+        _check_services(plan, findings)
+    _estimate_cost(plan, findings)
+    findings.summary = _summary(plan, batches)
+    return findings
 
 
 # --- batches and GPUs ----------------------------------------------------------------------------------------------
 
 
-def _check_batches(plan: Plan, report: Report) -> BatchPlan:
+def _check_batches(plan: Plan, findings: Findings) -> BatchPlan:
     """The arithmetic of a step, and what else TRL's GRPOConfig refuses; not of sizes that are bad by themselves."""
     batches, problems = plan_batches(plan.training, plan.launch.processes)
-    report.sections.append(("Batch", batches.rows()))
-    if not {problem.name for problem in report.problems} & BATCH_KEYS:
+    findings.sections.append(("Batch", batches.rows()))
+    if not {problem.name for problem in findings.problems} & BATCH_KEYS:
         refused = None if problems else rehearse(plan.training, plan.launch.processes)
-        report.problems += [*problems, *([refused] if refused else [])]
+        findings.problems += [*problems, *([refused] if refused else [])]
     return batches
 
 
-def _check_packages(plan: Plan, environ: Mapping[str, str], report: Report) -> None:
+def _check_packages(plan: Plan, environ: Mapping[str, str], findings: Findings) -> None:
     """What the recipe names that is to be installed, and the logins that would be asked for."""
     problems, notes = check_packages(plan)
     login = check_logins(plan, environ)
-    report.problems += [*problems, *([login] if login else [])]
-    report.notes += notes
+    findings.problems += [*problems, *([login] if login else [])]
+    findings.notes += notes
 
 
-def _check_output(plan: Plan, report: Report) -> RunRecord:
+def _check_output(plan: Plan, findings: Findings) -> RunRecord:
     """What the output folder holds, and whether this run may use it.
 
     Returns:
@@ -111,29 +112,29 @@ def _check_output(plan: Plan, report: Report) -> RunRecord:
         standing = examine_output(plan.script, plan.training, plan.model, record, plan.launch.processes)
         check_unlocked(output_path(plan.training))
     except ProblemError as error:
-        if error.problem not in report.problems:  # a task that there is not has been told of before
-            report.problems.append(error.problem)
+        if error.problem not in findings.problems:  # a task that there is not has been told of before
+            findings.problems.append(error.problem)
         return RunRecord()
-    report.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))
-    report.notes += standing.notes
+    findings.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))
+    findings.notes += standing.notes
     return standing.began or RunRecord()
 
 
-def _check_gpus(plan: Plan, report: Report) -> None:
+def _check_gpus(plan: Plan, findings: Findings) -> None:
     """GPUs needed against GPUs visible, and which does what."""
     if not plan.on_gpu:
-        report.sections.append(("Machine", [("launch", plan.launch.describe()), ("device", "CPU")]))
+        findings.sections.append(("Machine", [("launch", plan.launch.describe()), ("device", "CPU")]))
         return
     training, generation = gpus_needed(plan.launch, plan.generation, plan.script.vllm_gpus)
     assignment, problems = assign_gpus(plan.visible, plan.launch, plan.generation, plan.script.vllm_gpus)
     needed = training + generation
     where = "on this machine" if plan.launch.machines == 1 else f"on machine {plan.launch.machine_rank}"
     if plan.elsewhere:
-        report.notes.append(f"the run needs {_count(needed)}; this machine has none: planning for another one")
+        findings.notes.append(f"the run needs {_count(needed)}; this machine has none: planning for another one")
     else:
-        report.problems += problems
+        findings.problems += problems
         if idle := idle_gpus(plan.visible, assignment, plan.launch, plan.generation):
-            report.notes.append(idle)
+            findings.notes.append(idle)
     rows = [
         ("launch", plan.launch.describe()),
         ("generation", _generation(plan, generation)),
@@ -143,7 +144,7 @@ def _check_gpus(plan: Plan, report: Report) -> None:
     if plan.launch.machines > 1:
         total = plan.launch.processes + max(1, len(generation_gpu_ids(plan.script.vllm_gpus))) * bool(generation)
         rows.append(("GPUs in all", f"{total} on {plan.launch.machines} machines"))
-    report.sections.append(("Machine", rows))
+    findings.sections.append(("Machine", rows))
 
 
 def _count(gpus: int) -> str:
@@ -209,26 +210,26 @@ def _optimizer_bytes(training: GRPOConfig) -> int:
     return 2 if "8bit" in name else 8
 
 
-def _check_memory(plan: Plan, shape: ModelShape, report: Report) -> None:
+def _check_memory(plan: Plan, shape: ModelShape, findings: Findings) -> None:
     """Memory per GPU, itemised, against the capacity."""
     step = step_of(plan.script, plan.training, plan.model)
     capacity = plan.capacity
     if plan.on_gpu and not plan.visible and not plan.script.gpu_memory_gb:
-        report.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
+        findings.notes.append(f"capacity: {DEFAULT_GPU_GB:.0f} GiB assumed; --gpu_memory_gb gives another")
     items = training_items(shape, step, plan.launch, capacity)
     device = "GPU" if plan.on_gpu else "process"
     title = f"Memory per training {device} ({_parameters(shape)}; formulas: mini_r1/preflight/memory.py)"
     needed = peak(items) if plan.on_gpu else peak(items) * plan.launch.local_processes
-    report.sections.append((title, _item_rows(items, peak(items), capacity)))
+    findings.sections.append((title, _item_rows(items, peak(items), capacity)))
     if capacity and needed > capacity:
         allowed = f"at most {_gib(capacity)}"
-        report.problems.append(
+        findings.problems.append(
             Problem(f"memory per training {device}", _gib(needed), allowed, _less_memory(plan, step))
         )
     elif capacity and needed > capacity * (1 - ROOM_TO_SPARE):
-        report.notes.append(f"memory is tight: {_gib(needed)} of {_gib(capacity)}; {_less_memory(plan, step)}")
+        findings.notes.append(f"memory is tight: {_gib(needed)} of {_gib(capacity)}; {_less_memory(plan, step)}")
     if plan.generation == "own server":
-        _check_server_memory(plan, shape, step, capacity, report)
+        _check_server_memory(plan, shape, step, capacity, findings)
 
 
 def _parameters(shape: ModelShape) -> str:
@@ -272,20 +273,20 @@ def _less_memory(plan: Plan, step: Step) -> str:
     return "; or ".join(ways) or "a smaller model or a larger GPU"
 
 
-def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: int, report: Report) -> None:
+def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: int, findings: Findings) -> None:
     """The generation GPU: weights, and KV cache for one completion at least."""
     parallel = max(1, len(generation_gpu_ids(plan.script.vllm_gpus)))
     items = server_items(shape, parallel, capacity, VLLM_UTILIZATION, step)
-    report.sections.append(("Memory per generation GPU", _item_rows(items, peak(items), capacity)))
+    findings.sections.append(("Memory per generation GPU", _item_rows(items, peak(items), capacity)))
     cache = next(item.size for item in items if item.name == "KV cache")
     longest = step.prompt + step.completion
     if kv_tokens(shape, cache * parallel, step) < longest:
         cause = f"a prompt and its completion have up to {longest} tokens"
         fix = 'give the server more GPUs (vllm_gpus: "2,3") or take a smaller model'
-        report.problems.append(Problem("KV cache of the server", _gib(cache), "room for one completion", fix, cause))
+        findings.problems.append(Problem("KV cache of the server", _gib(cache), "room for one completion", fix, cause))
 
 
-def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
+def _check_disk(plan: Plan, shape: ModelShape, findings: Findings) -> None:
     """Disk for the checkpoints that are kept, and the final model."""
     step = step_of(plan.script, plan.training, plan.model)
     one = checkpoint_bytes(shape, step, plan.launch, bool(plan.training.save_only_model))
@@ -297,30 +298,30 @@ def _check_disk(plan: Plan, shape: ModelShape, report: Report) -> None:
         ("at most", f"{kept} at a time + the final model = {_gib(needed)} in {plan.training.output_dir}"),
         ("free here", _gib(free)),
     ]
-    report.sections.append(("Disk", rows))
+    findings.sections.append(("Disk", rows))
     if needed > free and not plan.elsewhere:
         fix = "set save_total_limit: 1, save less often, or give an output_dir on a larger disk"
         cause = f"{kept} checkpoints of {_gib(one)} at a time and the final model take {_gib(needed)}"
-        report.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)}", fix, cause))
+        findings.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)}", fix, cause))
 
 
 # --- services, cost ------------------------------------------------------------------------------------------------
 
 
-def _check_services(plan: Plan, report: Report) -> None:
+def _check_services(plan: Plan, findings: Findings) -> None:
     account, problem = check_hub_access(plan.training)
     if account:
-        report.sections.append(("Hub", [("push", account)]))
+        findings.sections.append(("Hub", [("push", account)]))
     if problem:
-        report.problems.append(problem)
+        findings.problems.append(problem)
 
 
-def _estimate_cost(plan: Plan, report: Report) -> None:
+def _estimate_cost(plan: Plan, findings: Findings) -> None:
     """GPU hours, and their price if a rate is given."""
     script, steps = plan.script, plan.training.max_steps
     if script.seconds_per_step is None or steps <= 0:
         if script.gpu_hour_rate is not None:
-            report.notes.append("no cost without seconds_per_step and max_steps: take step_time of a short run")
+            findings.notes.append("no cost without seconds_per_step and max_steps: take step_time of a short run")
         return
     hours = script.seconds_per_step * steps / 3600
     generation = gpus_needed(plan.launch, plan.generation, script.vllm_gpus)[1]
@@ -332,7 +333,7 @@ def _estimate_cost(plan: Plan, report: Report) -> None:
             rows.append(
                 ("price", f"{gpus * hours * script.gpu_hour_rate:.2f} at {script.gpu_hour_rate:g} per GPU hour")
             )
-    report.sections.append(("Cost", rows))
+    findings.sections.append(("Cost", rows))
 
 
 def _summary(plan: Plan, batches: BatchPlan) -> str:
@@ -367,14 +368,14 @@ def run_preflight(script: ScriptArguments, training: GRPOConfig, model: ModelCon
     """
     environ = os.environ | planned(script)
     launch = read_launch(environ, training.deepspeed)
-    report = Report()
+    findings = Findings()
     if launch.local_rank == 0:  # the others of the machine would find the same
-        report = check_run(script, training, model, environ)
-    findings = share_findings(launch, "\n".join(map(str, report.problems)))
-    others = [(rank, text) for rank, text in enumerate(findings) if text and rank != launch.rank]
-    if launch.rank == 0 or (len(findings) == 1 and launch.local_rank == 0):
-        print(report.table() if script.dry_run or report.problems else report.verdict(), flush=True)
+        findings = check_run(script, training, model, environ)
+    everyones = share_findings(launch, "\n".join(map(str, findings.problems)))
+    others = [(rank, text) for rank, text in enumerate(everyones) if text and rank != launch.rank]
+    if launch.rank == 0 or (len(everyones) == 1 and launch.local_rank == 0):
+        print(findings.table() if script.dry_run or findings.problems else findings.verdict(), flush=True)
         for rank, text in others:
             print(f"preflight on machine {rank // launch.local_processes}:\n{text}", flush=True)
     wait_until_shown(launch, shown=launch.rank == 0)
-    return 2 if any(findings) else 0
+    return 2 if any(everyones) else 0

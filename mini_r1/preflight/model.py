@@ -8,30 +8,30 @@ from mini_r1.policy.attention import attention_implementation
 from mini_r1.policy.loading import ModelError, resolve_model
 from mini_r1.policy.shape import ModelShape, load_config, measure_shape
 from mini_r1.policy.weights import missing_weights
-from mini_r1.preflight.plan import Plan, Report
+from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.program.problems import Problem, in_one_line
 
 NAME = "model_name_or_path"
 WANTED = "a complete causal language model"
 
 
-def check_model(plan: Plan, report: Report) -> tuple[PretrainedConfig | None, ModelShape | None]:
+def check_model(plan: Plan, findings: Findings) -> tuple[PretrainedConfig | None, ModelShape | None]:
     """The configuration and sizes of the model, if they can be known, and whether its length suffices."""
     name = str(plan.model.model_name_or_path)
     if problem := _check_folder(name):
-        report.problems.append(problem)
+        findings.problems.append(problem)
         return None, None
     try:
         config, missing = load_config(plan.model, plan.training.trust_remote_code)
         shape = measure_shape(config, plan.model)
     except Exception as error:  # a library's, of a configuration that can hold anything: the run would end with it
-        report.problems.append(_no_model(name, error))
+        findings.problems.append(_no_model(name, error))
         return None, None
     if missing:
-        report.problems.append(_no_model(name, OSError(missing)))
-        report.notes.append(f"the sizes below are those that {name} was published with")
-    _check_length(plan, config, shape, report)
-    _check_attention(plan, report)
+        findings.problems.append(_no_model(name, OSError(missing)))
+        findings.notes.append(f"the sizes below are those that {name} was published with")
+    _check_length(plan, config, shape, findings)
+    _check_attention(plan, findings)
     return config, shape
 
 
@@ -71,7 +71,7 @@ def _no_model(name: str, error: Exception) -> Problem:
     return Problem(NAME, name, WANTED, fix, in_one_line(error))
 
 
-def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, report: Report) -> None:
+def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, findings: Findings) -> None:
     """Prompt and completion fit into what the model, and vLLM, can hold."""
     needed = plan.script.max_prompt_length + int(plan.training.max_completion_length or 0)
     limits = {"max_position_embeddings of the model": shape.positions}
@@ -83,12 +83,12 @@ def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, repor
             cause = f"{name} is {limit}, of which max_prompt_length takes {prompt}"
             key, fix = "max_completion_length", f"set max_completion_length: {most}"
             value = plan.training.max_completion_length
-            report.problems.append(Problem(key, value, f"at most {most}", fix, cause))
+            findings.problems.append(Problem(key, value, f"at most {most}", fix, cause))
 
 
-def _check_attention(plan: Plan, report: Report) -> None:
+def _check_attention(plan: Plan, findings: Findings) -> None:
     _, fallback = attention_implementation(plan.model.attn_implementation)
     if fallback and plan.elsewhere:
         fallback = "flash-attn is not installed here; where it is missing the run uses PyTorch's sdpa attention instead"
     if fallback:
-        report.notes.append(fallback)
+        findings.notes.append(fallback)

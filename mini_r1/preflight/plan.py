@@ -1,4 +1,4 @@
-"""What the checks of the preflight share: the recipe and where it is to run, and the report that they write."""
+"""What the checks of the preflight share: the recipe and where it is to run, and what they find."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ DEFAULT_GPU_GB = 80.0
 
 
 @dataclass
-class Report:
+class Findings:
     """What the preflight found: tables to read, notes, warnings, and the problems that forbid to start."""
 
     sections: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)

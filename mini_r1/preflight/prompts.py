@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from mini_r1.policy.loading import LOAD_ERRORS
-from mini_r1.preflight.plan import Plan, Report
+from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.preflight.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
 from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
@@ -24,48 +24,48 @@ PROMPT_WANTED = "one that fits and ends in the assistant's header and the prefil
 
 
 def check_prompts(
-    plan: Plan, batches: BatchPlan, config: PretrainedConfig | None, began: RunRecord, report: Report
+    plan: Plan, batches: BatchPlan, config: PretrainedConfig | None, began: RunRecord, findings: Findings
 ) -> None:
     """Tokenizer, data set, the prompts that the two make, and whether a right answer would count.
 
     `began` is what a run that is resumed began with: its prompts and puzzles are to be the same.
     """
     rows: list[tuple[str, str]] = []
-    tokenizer = _load_tokenizer(plan, report)
-    task = _make_task(plan, report)
+    tokenizer = _load_tokenizer(plan, findings)
+    task = _make_task(plan, findings)
     if task is None:
         return
-    problems = _load_problems(plan, task, batches, began, rows, report)
+    problems = _load_problems(plan, task, batches, began, rows, findings)
     if tokenizer is not None:
-        _check_vocabulary(tokenizer, config, report)
-        _check_text(plan, task, tokenizer, problems, config, began, rows, report)
+        _check_vocabulary(tokenizer, config, findings)
+        _check_text(plan, task, tokenizer, problems, config, began, rows, findings)
     if rows:
-        report.sections.append(("Prompts", rows))
+        findings.sections.append(("Prompts", rows))
 
 
-def _load_tokenizer(plan: Plan, report: Report) -> PreTrainedTokenizerBase | None:
+def _load_tokenizer(plan: Plan, findings: Findings) -> PreTrainedTokenizerBase | None:
     try:
         return load_tokenizer(plan.script, plan.training, plan.model)
     except Exception as error:  # a library's, of files that can hold anything: the run would end with it
-        if not any(problem.name == "model_name_or_path" for problem in report.problems):
+        if not any(problem.name == "model_name_or_path" for problem in findings.problems):
             name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
             allowed, fix = "a folder or Hub model with a tokenizer", "name one that has a tokenizer"
-            report.problems.append(Problem("tokenizer_name_or_path", name, allowed, fix, in_one_line(error)))
+            findings.problems.append(Problem("tokenizer_name_or_path", name, allowed, fix, in_one_line(error)))
         return None
 
 
-def _make_task(plan: Plan, report: Report) -> Task | None:
+def _make_task(plan: Plan, findings: Findings) -> Task | None:
     """The task that the recipe names; where there is none, another check has said so."""
     try:
         return task_of(plan.script.task, plan.script.task_config)
     except TaskError as error:
-        if error.problem not in report.problems:
-            report.problems.append(error.problem)
+        if error.problem not in findings.problems:
+            findings.problems.append(error.problem)
         return None
 
 
 def _load_problems(
-    plan: Plan, task: Task, batches: BatchPlan, began: RunRecord, rows: list[tuple[str, str]], report: Report
+    plan: Plan, task: Task, batches: BatchPlan, began: RunRecord, rows: list[tuple[str, str]], findings: Findings
 ) -> Dataset | None:
     """Some of the problems to train on, and whether the run has enough of them for one generation batch."""
     settings = DataSettings.of(plan.script)
@@ -77,10 +77,10 @@ def _load_problems(
     except (OSError, ValueError) as error:
         fix = task.how_to_get_data
         cause = in_one_line(error)
-        report.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable problems", fix, cause))
+        findings.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable problems", fix, cause))
         return None
     if changed := find_change(sides, began.data):
-        report.problems.append(changed)
+        findings.problems.append(changed)
     total = settings.max_samples if few else len(sides.train) + len(sides.held_out)
     for_training = total - round(total * settings.test_size) if few else len(sides.train)
     rows.append(("problems", f"{total} from {settings.dataset}, {for_training} to train on"))
@@ -89,16 +89,16 @@ def _load_problems(
         allowed = f"enough for {groups} training problems, those of one generation batch"
         cause = f"{for_training} of {total} problems are left to train on"
         fix = "use more problems or a smaller batch"
-        report.problems.append(Problem("max_samples", settings.max_samples, allowed, fix, cause))
+        findings.problems.append(Problem("max_samples", settings.max_samples, allowed, fix, cause))
     return sides.train.select(range(min(PROMPTS_LOOKED_AT, len(sides.train))))
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None, report: Report) -> None:
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None, findings: Findings) -> None:
     """Every token has a row in the model's embedding."""
     size = config.get_text_config().vocab_size if config is not None else None
     if size is not None and len(tokenizer) > size:
         allowed, fix = f"at most the model's vocabulary of {size}", "use the tokenizer that belongs to the model"
-        report.problems.append(Problem("number of tokens in the tokenizer", len(tokenizer), allowed, fix))
+        findings.problems.append(Problem("number of tokens in the tokenizer", len(tokenizer), allowed, fix))
 
 
 def _check_text(
@@ -109,7 +109,7 @@ def _check_text(
     config: PretrainedConfig | None,
     began: RunRecord,
     rows: list[tuple[str, str]],
-    report: Report,
+    findings: Findings,
 ) -> None:
     """The prompts end in the prefill and are short enough, and a right answer comes back as one."""
     limit = plan.script.max_prompt_length
@@ -119,24 +119,24 @@ def _check_text(
         form = writer.format
         kept, dropped = build_prompts(problems, task, tokenizer, limit, settings) if problems else (None, 0)
     except PromptError as error:
-        report.problems.append(Problem("the prompt", "unusable", PROMPT_WANTED, error.fix, error.cause))
+        findings.problems.append(Problem("the prompt", "unusable", PROMPT_WANTED, error.fix, error.cause))
         return
     if changed := find_prompt_change(writer.example(), began.prompt):
-        report.problems.append(changed)
+        findings.problems.append(changed)
     plain = "plain text, " if settings.style == "base" else ""
     rows.append(("prompt", f"{plain}ends in {task.prefill!r}, at most one BOS"))
     if form.folds:
-        report.notes.append("the chat template has no system role: the system text stands in front of the user's")
+        findings.notes.append("the chat template has no system role: the system text stands in front of the user's")
     if kept is not None and problems is not None:
         lengths = [len(ids) for ids in tokenizer(text=kept["prompt"][:])["input_ids"]]
         rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(problems)} problems"))
     if dropped:
-        report.notes.append(
+        findings.notes.append(
             f"{dropped} of {len(problems or ())} prompts looked at exceed max_prompt_length={limit} and drop out"
         )
     stops = _stop_tokens(plan, tokenizer, config)
     if problem := check_round_trip(form, stops, task):
-        report.problems.append(problem)
+        findings.problems.append(problem)
     else:
         rows.append(("completions", f"a right answer is read as one, and ends in {stops.names(tokenizer)}"))
 

@@ -10,6 +10,7 @@ page forbids scripts and all outside resources.
 
 import base64
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from mini_r1.tasks.task import Task
 MAX_SAMPLES = 20
 TEMPLATE = "report.html.j2"
 HEADLINED = ("pass@1", "length", "attempts")
+REWARD = re.compile("rewards/(.+)/mean")  # what TRL logs of each reward of a training batch
 
 
 def write_report(run_dir: Path) -> list[Path]:
@@ -182,6 +184,7 @@ def read_content(run_dir: Path) -> Record:
         "columns": _columns(results),
         "unlike": unlike(results),
         "unverified": unverified(results),
+        "rewards": reward_rows(progress.log),
         "metrics": metric_rows(results),
         "groups": [(title, rows) for title, rows in breakdowns if len(rows) > 1],  # one row is the table above again
         "reasons": reason_rows(results, task),
@@ -267,6 +270,20 @@ def _says(direction: int, better: int) -> str:
     if not direction:
         return "within the intervals"
     return {1: "better", -1: "worse", 0: ""}[direction * better]
+
+
+def reward_rows(log: Sequence[Record]) -> list[Record]:
+    """The mean of each reward over the training batches of the first and of the last tenth of the run, unweighted."""
+    names = dict.fromkeys(match[1] for entry in log for key in entry if (match := REWARD.fullmatch(key)))
+    rows = []
+    for name in names:
+        curve = points(log, f"rewards/{name}/mean")
+        values = [curve[step] for step in sorted(curve)]
+        if values:
+            tenth = -(-len(values) // 10)
+            means = [sum(part) / len(part) for part in (values[:tenth], values[-tenth:])]
+            rows.append({"name": name, "means": [f"{mean:.3f}" for mean in means], "batches": tenth})
+    return rows
 
 
 def group_rows(groups: Sequence[Mapping[str, Group]]) -> list[Record]:
