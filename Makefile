@@ -25,7 +25,7 @@ report: .venv/.installed ## write the report of RUN again
 	$(BIN)/python scripts/report.py $(RUN)
 
 # Fast tests run side by side, each process with one thread; most slow ones have the machine to themselves.
-SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.installed-dev lint ## all checks: style, types, every test (50 minutes on 2 cores)
 	$(SIDE_BY_SIDE) -m "not slow or beside"
