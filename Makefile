@@ -27,11 +27,11 @@ report: .venv/.installed ## write the report of RUN again
 # Fast tests run side by side, each process with one thread; most slow ones have the machine to themselves.
 SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev lint ## all checks: style, types, every test (50 minutes on 2 cores)
+test: .venv/.installed-dev lint ## all checks: style, types, every test (an hour on 2 cores)
 	$(SIDE_BY_SIDE) -m "not slow or beside"
 	$(BIN)/python -m pytest -m "slow and not beside"
 
-test-fast: .venv/.installed-dev ## the tests that take seconds (8 minutes on 2 cores)
+test-fast: .venv/.installed-dev ## the tests that take seconds (11 to 15 minutes on 2 cores)
 	$(SIDE_BY_SIDE) -m "not slow"
 
 notebook: .venv/.installed-dev ## run the notebook without a GPU and keep its outputs in it (5 to 10 minutes on 2 cores)
