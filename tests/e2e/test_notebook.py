@@ -191,7 +191,7 @@ def test_installs_where_nothing_is_and_again(run_cell: Run, repository: Path, tm
     for _ in range(2):  # the second time as after the restart of a kernel: there is a clone, and nothing to install
         done = run_cell(INSTALL, repository)
         assert (done.returncode, done.stderr, done.stdout) == (0, "", "everything is installed\n")
-        assert (clone / "mini_r1" / "rewards.py").is_file()
+        assert (clone / "mini_r1" / "tasks" / "rewards.py").is_file()
     where = [str(python), "-c", "import mini_r1; print(mini_r1.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, env={}, capture_output=True, text=True, check=True).stdout
     assert found.strip() == str(clone / "mini_r1" / "__init__.py")  # from any folder: it is installed
