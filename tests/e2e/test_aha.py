@@ -1,4 +1,4 @@
-"""The door `make aha`, short: the three commands of its recipe really teach the tiny base to keep trying."""
+"""The entry point `make aha`, short: the three commands of its recipe really teach the tiny base to keep trying."""
 
 import json
 import subprocess
