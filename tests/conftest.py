@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from chat_tokenizers import qwen_tokenizer
+from helpers.chat_tokenizers import qwen_tokenizer
 from mini_r1.program.failures import in_words
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.train.run import run

@@ -1,7 +1,7 @@
 """The trainer: TRL's GRPOTrainer, without most of its padding, and in the hands of those who run it.
 
 The one room for private names of TRL and transformers: whatever this project must override or call is here, and only
-here. tests/test_trainer.py has them in a table, and fails when one of them moves.
+here. tests/train/test_trainer.py has them in a table, and fails when one of them moves.
 
 * Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.
   Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are

@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from conftest import ROOT, TINY_RECIPE
+from helpers.requirements import require_module
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.tasks.answers import INSTRUCTION
@@ -20,7 +21,6 @@ from mini_r1.tasks.task import Source
 from mini_r1.tiny.base import build_model
 from mini_r1.tiny.tokenizer import build_tokenizer
 from mini_r1.train.run import run
-from requirements import require_module
 
 pytestmark = [pytest.mark.slow, pytest.mark.beside]
 require_module("reasoning_gym", "pip install -r requirements-dev.txt")

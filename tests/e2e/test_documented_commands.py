@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from documented_commands import DONE, INSTALL, ORIGINAL, READY, TABLE, TINY, VENV
-from documents import MARKDOWN, SOURCES, commands, install_cell, unmarked_blocks
+from helpers.documented_commands import DONE, INSTALL, ORIGINAL, READY, TABLE, TINY, VENV
+from helpers.documents import MARKDOWN, SOURCES, commands, install_cell, unmarked_blocks
+from helpers.requirements import skip_or_fail
 from mini_r1.generation.server import plan_server
 from mini_r1.recipe.read import read_recipe
-from requirements import skip_or_fail
 
 
 def clean_environment() -> dict[str, str]:

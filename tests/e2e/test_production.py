@@ -20,10 +20,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
+from helpers.processes import is_alive, wait_until
+from helpers.requirements import require_module
 from mini_r1.generation.server import LOG_NAME
 from mini_r1.policy.checkpoints import missing
-from requirements import require_module
-from test_generation_server import is_alive, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageColor
 
+from conftest import ROOT
+from helpers.requirements import require_program
 from mini_r1.results.report import DARK, write_report
 
-TESTS = Path(__file__).parents[1]
-require_program = runpy.run_path(str(TESTS / "requirements.py"))["require_program"]
-inputs = runpy.run_path(str(TESTS / "test_report.py"))  # how a run is made of real files, and the parser of its page
+# How a run is made of real files, and the parser of its page.
+inputs = runpy.run_path(str(ROOT / "tests" / "results" / "test_report.py"))
 SWITCHES = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT
+from helpers.requirements import skip_or_fail
 from mini_r1.policy.checkpoints import ZERO3, missing, read_checkpoint
 from mini_r1.runs.records import points, read_log
-from requirements import skip_or_fail
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

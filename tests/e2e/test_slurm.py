@@ -1,7 +1,7 @@
 """The cluster door on a real SLURM: two nodes on this machine, the tiny recipe, gloo in NCCL's place.
 
-GPUs are links to /dev/null (tests/slurm_cluster.py): SLURM hands them out, the script divides them, and the processes
-that it starts for them train on the CPU.
+GPUs are links to /dev/null (tests/helpers/slurm_cluster.py): SLURM hands them out, the script divides them, and the
+processes that it starts for them train on the CPU.
 """
 
 import json
@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_RECIPE
+from helpers.requirements import require_module, require_program
+from helpers.slurm_cluster import Cluster, Job
 from mini_r1.runs.records import points, read_log
-from requirements import require_module, require_program
-from slurm_cluster import Cluster, Job
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,1 @@
+"""What tests of several rooms use: servers, a cluster, tokenizers, a run's whole life, the documented commands."""
