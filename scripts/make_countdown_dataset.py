@@ -26,6 +26,7 @@ with in_words():
 
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.tasks.countdown.puzzles import FILE_ENDINGS, WORLDS, generate_puzzles
+    from mini_r1.tasks.countdown.solver import difficulty
 
 
 def write_puzzles(dataset: Dataset, path: Path) -> None:
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out.suffix.lower() not in FILE_ENDINGS:  # before the work, not after it
         raise UserError(f"--out {args.out} has to end in one of {', '.join(FILE_ENDINGS)}")
     dataset = generate_puzzles(args.num, args.seed, WORLDS[args.world])
+    dataset = dataset.map(lambda row: {"difficulty": difficulty(row["nums"], row["target"])}, keep_in_memory=True)
     write_puzzles(dataset, args.out)
     counts = Counter(dataset["difficulty"])
     summary = ", ".join(f"{counts[label]} {label}" for label in ("easy", "medium", "hard"))

@@ -160,6 +160,7 @@ def test_split_of_a_grown_set_keeps_nearly_all_in_place() -> None:
 
 def test_split_keeps_rows_in_their_order_and_all_columns() -> None:
     dataset = generate_puzzles(100, 0, WORLDS["tiny"])
+    dataset = dataset.add_column("difficulty", ["easy"] * 100)
     order = {key: index for index, key in enumerate(keys(dataset))}
     for side in split(dataset):
         positions = [order[key] for key in keys(side)]
