@@ -11,7 +11,7 @@ import httpx
 from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
-from mini_r1.program.causes import explain, one_line
+from mini_r1.program.causes import describe
 from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.runs.holdout import DataSettings
@@ -42,7 +42,7 @@ def _answers() -> bool:
     except httpx.HTTPError:
         return False
     except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy or an endpoint that can't be used
-        logger.warning("%s", explain(error) or one_line(error))
+        logger.warning("%s", describe(error))
         return False
     return True
 

@@ -6,7 +6,6 @@ process group or GPU is touched. A dry run can plan for another launch: `planned
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,11 +14,12 @@ from typing import Any, Literal
 
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from torch.distributed import rendezvous
 
+from mini_r1.program.failures import launcher_store
 from mini_r1.program.problems import UserError
 
 Engine = Literal["single", "ddp", "deepspeed", "fsdp"]
+MEETING = timedelta(minutes=10)  # that processes wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,27 +196,23 @@ def _accelerate_config(file: str) -> dict[str, Any]:
 def share_findings(launch: Launch, findings: str) -> list[str]:
     """Exchange a text with all processes, before there is a process group; called once by each.
 
-    Goes through the store that `torchrun` and `accelerate launch` keep for their workers; without them (no launcher, or
-    one that keeps no store) every process is on its own.
-
     Returns:
-        one text per process, by rank; only this one's if it is on its own.
+        one text per process, by rank; only this one's where the launcher keeps no store for its workers.
 
     Raises:
         torch.distributed.DistStoreError: if a process does not come within ten minutes.
     """
-    if launch.processes == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    store = launcher_store(MEETING) if launch.processes > 1 else None
+    if store is None:
         return [findings]
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     store.set(f"mini_r1/findings/{launch.rank}", findings)
     return [store.get(f"mini_r1/findings/{rank}").decode() for rank in range(launch.processes)]
 
 
 def wait_until_shown(launch: Launch, shown: bool) -> None:
     """Let all go on when the one that has something to show (`shown`) has shown it: a launcher kills the others."""
-    if launch.processes == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if launch.processes == 1 or (store := launcher_store(MEETING)) is None:
         return
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     if shown:
         store.set("mini_r1/shown", "yes")
     store.get("mini_r1/shown")

@@ -18,13 +18,12 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from mini_r1.program.causes import LOST, chain, explain, one_line
+from mini_r1.program.causes import LOST, chain, describe, explain
 from mini_r1.program.quiet import silence_the_meaningless
 from mini_r1.program.redact import protect_logs, redact
 
@@ -33,9 +32,8 @@ BEFORE, AFTER, INTERRUPTED, NO_READER = 2, 1, 130, 141  # exit statuses; the las
 STORE_SECONDS = 5  # for the launcher's store, where processes agree on who speaks
 
 
-@dataclass
 class _Run:
-    """What a failure has to know of the run under way.
+    """What a failure has to know of the run under way; a new program begins with these values.
 
     Attributes:
         folder: where the traceback goes, once it is known.
@@ -44,12 +42,8 @@ class _Run:
     """
 
     folder: Path | None = None
-    begun: bool = False
-    interrupted: bool = False
-
-    def forget(self) -> None:
-        """Be as at a program's start: what an earlier run in the same process has left says nothing of this one."""
-        vars(self).update(vars(_Run()))
+    begun = False
+    interrupted = False
 
 
 _run = _Run()
@@ -81,7 +75,7 @@ def in_words() -> Iterator[None]:
         SystemExit: with the status.
     """
     _use_utf8()
-    _run.forget()
+    vars(_run).clear()  # what an earlier program in this process has left
     _prepare_streams()
     protect_logs()
     silence_the_meaningless()
@@ -96,7 +90,9 @@ def in_words() -> Iterator[None]:
     except SystemExit:
         raise
     except BaseException as error:
-        end(error)
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # impatience from here on is no traceback either
+        raise SystemExit(tell(error)) from None
 
 
 @contextlib.contextmanager
@@ -108,24 +104,13 @@ def _noting_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
+    if before is signal.default_int_handler and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, before)
-
-
-def end(error: BaseException) -> NoReturn:
-    """Say what ended the program, and leave with the status that belongs to it."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # impatience from here on is no traceback either
-    status = tell(error)
-    # Without what Python would add: the exception that is being handled.
-    raise SystemExit(status) from None
 
 
 def tell(error: BaseException) -> int:
@@ -134,15 +119,16 @@ def tell(error: BaseException) -> int:
         say("interrupted")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError) and not _run.begun:  # the reader, such as `head`, has seen enough
-        _discard_output()
+        with contextlib.suppress(Exception):
+            write_nowhere(sys.stdout.fileno())
         return NO_READER
-    known = explain(error)
-    text = known or f"{type(error).__name__}: {one_line(error)}"
+    text = describe(error)
     who = _speaker(text)
     if who is not None:
-        log = _write_traceback(error) if _run.begun or known is None else None
-        *details, last = _last_first(text)
-        say(*details, f"{as_error(last, who)}{f' (full traceback: {log})' if log else ''}")
+        log = _write_traceback(error) if _run.begun or explain(error) is None else None
+        first, *details = text.strip().splitlines() or ["no reason given"]
+        # The first line says what happened, and so has to be the last one on the screen.
+        say(*details, f"{as_error(first, who)}{f' (full traceback: {log})' if log else ''}")
     return AFTER if _run.begun else BEFORE
 
 
@@ -152,10 +138,8 @@ def as_error(text: object, who: str = "") -> str:
     >>> as_error("Error: no such file")
     'error: no such file'
     """
-    return f"error: {who}{_BEGINS_AS_ERROR.sub('', str(text))}"
-
-
-_BEGINS_AS_ERROR = re.compile(r"\A(\s*error:\s*)+", re.IGNORECASE)
+    message = re.sub(r"\A(\s*error:\s*)+", "", str(text), flags=re.IGNORECASE)
+    return f"error: {who}{message}"
 
 
 def say(*lines: str) -> None:
@@ -168,20 +152,13 @@ def say(*lines: str) -> None:
             print(redact(line), file=sys.stderr, flush=True)
 
 
-def _last_first(text: str) -> list[str]:
-    """A message of several lines with its first one last, since that one says what happened."""
-    first, *more = text.strip().splitlines() or ["no reason given"]
-    return [*more, first]
-
-
 def _write_traceback(error: BaseException) -> Path | None:
     """Write the whole traceback, without tokens, in the run's folder or, failing that, the temporary one."""
     rank = os.environ.get("RANK", "0")
     name = LOG if rank == "0" else f"error-{rank}.log"
     text = redact("".join(traceback.format_exception(error)))
     temporary = Path(tempfile.gettempdir()) / f"mini-r1-{os.getpid()}-{name}"
-    ours = [_run.folder / name] if _run.folder is not None and _run.folder.is_dir() else []
-    for path in [*ours, temporary]:
+    for path in (_run.folder / name if _run.folder else temporary, temporary):
         with contextlib.suppress(OSError):
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
             return path
@@ -199,25 +176,25 @@ def _speaker(text: str) -> str | None:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return ""
-    try:
-        store = _launcher_store()
-        spoken = int(store.add("mini_r1/spoken", 0))
-        key = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
-        first = int(store.add(f"mini_r1/said/{key}", 1)) == 1
-        if not first or (spoken and text.startswith(LOST)):
-            return None
-        store.add("mini_r1/spoken", 1)
-    except Exception:  # no such store, or no launcher any more
-        return f"process {os.environ.get('RANK', '?')}: "
-    return ""
+    with contextlib.suppress(Exception):  # the launcher is gone
+        if store := launcher_store(timedelta(seconds=STORE_SECONDS)):
+            spoken = int(store.add("mini_r1/spoken", 0))
+            key = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
+            first = int(store.add(f"mini_r1/said/{key}", 1)) == 1
+            if not first or (spoken and text.startswith(LOST)):
+                return None
+            store.add("mini_r1/spoken", 1)
+            return ""
+    return f"process {os.environ.get('RANK', '?')}: "
 
 
-def _launcher_store() -> Any:
+def launcher_store(timeout: timedelta) -> Any:
+    """The store that `torchrun` and `accelerate launch` keep for their workers; None if this launcher keeps none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise ConnectionError("this launcher keeps no store")
+        return None
     from torch.distributed import rendezvous
 
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=STORE_SECONDS)))
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
     return store
 
 
@@ -249,11 +226,12 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _discard_output() -> None:
-    """Send what is still to be printed nowhere, so that Python's own last flush does not fail."""
-    with contextlib.suppress(Exception):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+def write_nowhere(*streams: int) -> None:
+    """Let what is still written to these file descriptors go nowhere, where each write would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _close_bars() -> None:

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from mini_r1.program.causes import explain, one_line
+from mini_r1.program.causes import describe
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ def harmless(action: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not warned:
                 warned = True
-                reason = explain(error) or f"{type(error).__name__}: {one_line(error)}"
-                logger.warning("%s failed, the run continues without: %s", action.__qualname__, reason)
+                logger.warning("%s failed, the run continues without: %s", action.__qualname__, describe(error))
             return None
 
     return attempted

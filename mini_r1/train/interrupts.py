@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.generation import StoppingCriteria
 
-from mini_r1.program.failures import say, work_begins
+from mini_r1.program.failures import say, work_begins, write_nowhere
 
 # A scheduler that stops a job counts on 0 for "ended in order"; a shell expects 128 + 2 after Ctrl-C. SIGHUP comes when
 # the terminal is closed or its connection drops.
@@ -71,7 +71,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.received, self.received_at = signal.Signals(number), time.monotonic()
         if number == signal.SIGHUP:
-            _leave_terminal(self._terminals)
+            write_nowhere(*self._terminals)
         if self.at_once:
             raise KeyboardInterrupt
         say(
@@ -86,14 +86,6 @@ def highest(number: int, args: TrainingArguments) -> int:
     shared = torch.tensor(number, device=args.device)
     torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
     return int(shared)
-
-
-def _leave_terminal(streams: list[int]) -> None:
-    """Write nowhere what went to a terminal: after SIGHUP there is none, and each write would be an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
 
 
 def leave_signals_to_parent(worker: int) -> None:

@@ -20,10 +20,10 @@ from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_confi
 
 from mini_r1.generation.decoding import decode_without_ended
 from mini_r1.generation.server import generation_server, limit_requests
-from mini_r1.hub.push import WITHOUT_PUSH, Destination, HubPush, destination_of
+from mini_r1.hub.push import WITHOUT_PUSH, HubPush, hub_push
 from mini_r1.machine.hardware import hardware
 from mini_r1.policy.checkpoints import Checkpoint, choose_checkpoint, decide_for_all, disk_full_error
-from mini_r1.program.causes import is_disk_full, is_non_finite
+from mini_r1.program.causes import DISK_FULL, NON_FINITE
 from mini_r1.program.failures import output_is, say
 from mini_r1.program.harmless import harmless, make_harmless
 from mini_r1.program.problems import ProblemError, UserError
@@ -185,7 +185,7 @@ def _run(
 ) -> int:
     """Train in a folder that is this process's alone."""
     output_is(output_path(training))
-    destination = destination_of(training)
+    push = hub_push(training)
     standing = _examine(script, training, model, record)
     checkpoint = choose_checkpoint(training)
     if checkpoint:
@@ -208,7 +208,7 @@ def _run(
         def summary() -> dict[str, Any]:
             return run_summary(trainer, script, model, record, seconds())
 
-        push = _add_callbacks(trainer, stop, WriteManifest(record.as_json(), seconds), summary, destination)
+        _add_callbacks(trainer, stop, WriteManifest(record.as_json(), seconds), summary, push)
         _train(trainer, checkpoint)
         _end(trainer, stop, summary)
     if push:  # after the last barrier, so that no other process waits for the upload
@@ -254,15 +254,17 @@ def _add_callbacks(
     stop: StopRequest,
     manifest: WriteManifest,
     summary: Callable[[], dict[str, Any]],
-    destination: Destination | None,
-) -> HubPush | None:
-    """Everything that accompanies the training, in the order in which it is to act; what pushes, if anything does."""
+    push: HubPush | None,
+) -> None:
+    """Everything that accompanies the training, in the order in which it is to act."""
     _watch(trainer, stop)
     trainer.add_callback(TakeNewSteps())
     trainer.add_callback(manifest)
-    push = _publish(trainer, summary, destination)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(CardWriter(output_path(trainer.args), summary))
+    if push:  # after the card, which it pushes too
+        trainer.add_callback(push)
     make_harmless(trainer.callback_handler.callbacks, more=(CardWriter, HubPush))
-    return push
 
 
 def _watch(trainer: R1Trainer, stop: StopRequest) -> None:
@@ -344,18 +346,6 @@ def check_trained(state: TrainerState) -> None:
         )
 
 
-def _publish(trainer: R1Trainer, summary: Callable[[], dict[str, Any]], to: Destination | None) -> HubPush | None:
-    """Write the card at each save and then, where the recipe asks for it, push; process zero only."""
-    if not trainer.is_world_process_zero():
-        return None
-    output = output_path(trainer.args)
-    trainer.add_callback(CardWriter(output, summary))
-    push = HubPush(to, output) if to else None
-    if push:
-        trainer.add_callback(push)
-    return push
-
-
 def _train(trainer: R1Trainer, checkpoint: Checkpoint | None) -> None:
     """Train to the end, from a checkpoint where there is one, or until all processes have agreed to stop.
 
@@ -372,9 +362,9 @@ def _train(trainer: R1Trainer, checkpoint: Checkpoint | None) -> None:
         raise
     except Exception as error:
         step = trainer.state.global_step
-        if is_disk_full(error):
+        if DISK_FULL.caused(error):
             raise disk_full_error(output_path(trainer.args), step, trainer.model) from error
-        if is_non_finite(error):
+        if NON_FINITE.caused(error):
             raise diverged("the policy's probabilities are", step, trainer.args) from error
         raise
 

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file
 
-from mini_r1.program.causes import CAUSES, explain, is_disk_full, is_non_finite, one_line
+from mini_r1.program.causes import CAUSES, DISK_FULL, NON_FINITE, explain, one_line
 from mini_r1.program.problems import Problem, UserError
 
 
@@ -111,12 +111,14 @@ def test_every_sentence_can_be_filled_in() -> None:
 
 
 def test_a_full_disk_is_known_by_number_and_by_words() -> None:
-    assert is_disk_full(wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("x")))
-    assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:664] PytorchStreamWriter failed writing"))
-    assert not is_disk_full(PermissionError(13, "Permission denied"))
-    assert not is_disk_full(RuntimeError("CUDA out of memory"))
+    assert DISK_FULL.caused(wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("x")))
+    assert DISK_FULL.caused(
+        RuntimeError("[enforce fail at inline_container.cc:664] PytorchStreamWriter failed writing")
+    )
+    assert not DISK_FULL.caused(PermissionError(13, "Permission denied"))
+    assert not DISK_FULL.caused(RuntimeError("CUDA out of memory"))
 
 
 def test_broken_probabilities_are_known() -> None:
-    assert is_non_finite(wrapped(raised(sample_nan), RuntimeError("x")))
-    assert not is_non_finite(RuntimeError(str(Problem("x", 1, "2", "3"))))
+    assert NON_FINITE.caused(wrapped(raised(sample_nan), RuntimeError("x")))
+    assert not NON_FINITE.caused(RuntimeError(str(Problem("x", 1, "2", "3"))))
