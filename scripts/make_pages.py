@@ -20,7 +20,7 @@ with in_words():
     from mini_r1.program.problems import shown
     from mini_r1.recipe.arguments import TRL_KEYS, ScriptArguments, grouped
     from mini_r1.recipe.keys import Key, keys_of
-    from mini_r1.recipe.values import RANGES
+    from mini_r1.recipe.ranges import RANGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, SCRIPTS = ROOT / "mini_r1", ROOT / "scripts"
@@ -77,8 +77,9 @@ def _keys() -> Iterator[str]:
     yield "Each is a line of a recipe, or a flag: `--max_samples 1000`. All other keys are those of TRL's"
     yield "[GRPOConfig](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig) and"
     yield "[ModelConfig](https://huggingface.co/docs/trl/script_utils#trl.ModelConfig), which `--help-all` lists too."
+    yield "A list is written `[a, b]`, or `--key a b` as a flag; `null` means not set."
     yield "A value of another type or out of its range is refused before the run starts."
-    yield "`make pages` writes this page from `mini_r1/recipe/arguments.py` and `mini_r1/recipe/values.py`."
+    yield "`make pages` writes this page from `mini_r1/recipe/arguments.py` and `mini_r1/recipe/ranges.py`."
     own = keys_of(ScriptArguments)
     for group, names in grouped().items():
         yield f"\n## {group}\n"

@@ -35,21 +35,20 @@ with in_words():
     show_help_if_asked(sys.argv)  # at once: what follows takes seconds to import
     from mini_r1.preflight.checks import run_preflight
     from mini_r1.program.quiet import quiet_libraries
-    from mini_r1.recipe.read import parse_recipe, read_recipe
+    from mini_r1.recipe.read import build_recipe, read_recipe
 
 
 def main() -> int:
     """Parse, train, and return the exit status."""
     quiet_libraries()
-    # Before GRPOConfig is built: that needs the GPUs, and joins the other processes.
-    values = read_recipe()
-    status = run_preflight(*values)
-    if status or values[0].dry_run:
+    recipe = read_recipe()
+    status = run_preflight(*recipe)
+    if status or recipe[0].dry_run:
         return status
-    script, training, model = parse_recipe()
+    recipe = build_recipe(*recipe)  # after the preflight: this needs the GPUs, and joins the other processes
     from mini_r1.train.run import run  # here, because a dry run takes seconds without it
 
-    return run(script, training, model)
+    return run(*recipe)
 
 
 if __name__ == "__main__":

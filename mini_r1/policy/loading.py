@@ -60,16 +60,23 @@ def resolve_model(name: str) -> str:
     return name
 
 
-def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model.
+def load_tokenizer(
+    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; padding falls back to the end token where it defines none.
 
     Raises:
         ModelError: if there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model, revision=revision, trust_remote_code=trust_remote_code
+        )
     except LOAD_ERRORS as error:
         raise ModelError(f"cannot load the tokenizer of {model!r}: {_why(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -75,7 +75,7 @@ def check_run(
             _check_disk(plan, shape, findings)
         check_prompts(plan, batches, config, began, findings)
         _check_services(plan, findings)
-    _estimate_cost(plan, findings)
+    _estimate_time(plan, findings)
     findings.summary = _summary(plan, batches)
     return findings
 
@@ -305,7 +305,7 @@ def _check_disk(plan: Plan, shape: ModelShape, findings: Findings) -> None:
         findings.problems.append(Problem("free disk", _gib(free), f"at least {_gib(needed)}", fix, cause))
 
 
-# --- services, cost ------------------------------------------------------------------------------------------------
+# --- services, time ------------------------------------------------------------------------------------------------
 
 
 def _check_services(plan: Plan, findings: Findings) -> None:
@@ -316,12 +316,10 @@ def _check_services(plan: Plan, findings: Findings) -> None:
         findings.problems.append(problem)
 
 
-def _estimate_cost(plan: Plan, findings: Findings) -> None:
-    """GPU hours, and their price if a rate is given."""
+def _estimate_time(plan: Plan, findings: Findings) -> None:
+    """How long the run takes, and how many GPU hours."""
     script, steps = plan.script, plan.training.max_steps
     if script.seconds_per_step is None or steps <= 0:
-        if script.gpu_hour_rate is not None:
-            findings.notes.append("no cost without seconds_per_step and max_steps: take step_time of a short run")
         return
     hours = script.seconds_per_step * steps / 3600
     generation = gpus_needed(plan.launch, plan.generation, script.vllm_gpus)[1]
@@ -329,11 +327,7 @@ def _estimate_cost(plan: Plan, findings: Findings) -> None:
     rows = [("time", f"{steps} steps x {script.seconds_per_step:g} s = {hours:.1f} h")]
     if plan.on_gpu:
         rows.append(("GPU hours", f"{gpus * hours:.1f} on {_count(gpus)}"))
-        if script.gpu_hour_rate is not None:
-            rows.append(
-                ("price", f"{gpus * hours * script.gpu_hour_rate:.2f} at {script.gpu_hour_rate:g} per GPU hour")
-            )
-    findings.sections.append(("Cost", rows))
+    findings.sections.append(("Time", rows))
 
 
 def _summary(plan: Plan, batches: BatchPlan) -> str:

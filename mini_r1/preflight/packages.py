@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from mini_r1.preflight.plan import Plan
 from mini_r1.program.problems import Problem
-from mini_r1.recipe.trackers import TRACKERS
+from mini_r1.recipe.ranges import TRACKERS
 
 GPU_SETUP = "pip install -r requirements.txt -r requirements-gpu.txt"
 VLLM_VERSIONS = Version("0.22.0"), Version("0.31.0")  # those that trl 1.16 takes: trl.import_utils.is_vllm_available

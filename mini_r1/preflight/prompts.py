@@ -12,8 +12,7 @@ from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.prompts.settings import PromptError
 from mini_r1.recipe.batches import BatchPlan
-from mini_r1.recipe.prompt_keys import read_prompt_settings
-from mini_r1.recipe.read import load_tokenizer
+from mini_r1.recipe.read import load_tokenizer, read_prompt_settings
 from mini_r1.runs.holdout import DataSettings, find_change, hold_out
 from mini_r1.runs.identity import RunRecord
 from mini_r1.tasks.registry import TaskError, task_of
@@ -50,7 +49,9 @@ def _load_tokenizer(plan: Plan, findings: Findings) -> PreTrainedTokenizerBase |
         if not any(problem.name == "model_name_or_path" for problem in findings.problems):
             name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
             allowed, fix = "a folder or Hub model with a tokenizer", "name one that has a tokenizer"
-            findings.problems.append(Problem("tokenizer_name_or_path", name, allowed, fix, in_one_line(error)))
+            findings.problems.append(
+                Problem("tokenizer_name_or_path", name, allowed, fix, in_one_line(error.__cause__ or error))
+            )
         return None
 
 

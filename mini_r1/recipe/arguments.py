@@ -1,6 +1,9 @@
 """The keys of a recipe that are Mini-R1's own, each with its group and its help; nothing here takes time to import."""
 
+# ruff: noqa: RUF009  (the calls in the dataclass make its fields)
+
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, get_args
 
 from mini_r1.prompts.settings import PromptStyle
@@ -29,155 +32,79 @@ TRL_KEYS: dict[Group, tuple[str, ...]] = {
 }
 
 
-def _about(group: Group, text: str) -> dict[str, str]:
-    """What a field says of itself: its concern, and its help."""
-    return {"group": group, "help": text}
+def _key(group: Group, default: Any, text: str) -> Any:
+    """A field with its concern and its help."""
+    return field(default=default, metadata={"group": group, "help": text})
+
+
+_data, _prompts, _rewards = partial(_key, "Task and data"), partial(_key, "Prompts"), partial(_key, "Rewards")
+_training, _generation = partial(_key, "Training"), partial(_key, "Generation")
+_evaluation, _planning = partial(_key, "Evaluation and samples"), partial(_key, "Checking and planning")
 
 
 @dataclass
 class ScriptArguments:
     """What Mini-R1 adds to the keys of TRL: the task and its data, the prompt's limit and the samples kept."""
 
-    task: str = field(
-        default="countdown",
-        metadata=_about(
-            "Task and data", "What is learned: the name of a task, or package.module:Class for one of your own"
-        ),
+    task: str = _data("countdown", "What is learned: the name of a task, or package.module:Class for one of your own")
+    task_config: dict[str, Any] | None = _data(None, "The task's own settings, as a mapping")
+    dataset_id_or_path: str | None = _data(
+        None,
+        "Where the problems come from: a Hub id, a local folder, a JSON, JSONL, CSV or Parquet file, or "
+        "generated:WORLD. Default: the task's own source",
     )
-    task_config: dict[str, Any] | None = field(
-        default=None, metadata=_about("Task and data", "The task's own settings, as a mapping")
+    dataset_split: str = _data("train", "Which split of the Hub dataset or folder is loaded")
+    dataset_revision: str | None = _data(None, "Branch, tag or commit of the Hub dataset")
+    max_samples: int = _data(
+        50_000,
+        "How many problems are used at most, training and held-out together. A larger dataset is sampled at random",
     )
-    dataset_id_or_path: str | None = field(
-        default=None,
-        metadata=_about(
-            "Task and data",
-            "Where the problems come from: a Hub id, a local folder, a JSON, JSONL, CSV or Parquet file, or "
-            "generated:WORLD. Default: the task's own source",
-        ),
+    test_size: float = _data(0.1, "Share of these problems that is held out for evaluation")
+    split_seed: int = _data(
+        42, "Seed by which problems are generated or drawn, and split into training and held-out ones"
     )
-    dataset_split: str = field(
-        default="train", metadata=_about("Task and data", "Which split of the Hub dataset or folder is loaded")
+    prompt_style: PromptStyle = _prompts(
+        "chat", "How the prompt is written: chat by a chat template, base as plain text, for a base model"
     )
-    dataset_revision: str | None = field(
-        default=None, metadata=_about("Task and data", "Branch, tag or commit of the Hub dataset")
+    chat_template: str | None = _prompts(None, "File with a chat template. Default: the tokenizer's own template")
+    system_prompt: str | None = _prompts(
+        None, 'Text in front of the question, or "" for none. Default: the task\'s own text'
     )
-    max_samples: int = field(
-        default=50_000,
-        metadata=_about(
-            "Task and data",
-            "How many problems are used at most, training and held-out together. A larger dataset is sampled at random",
-        ),
+    max_prompt_length: int = _prompts(256, "Problems whose prompt has more tokens than this are dropped")
+    tokenizer_name_or_path: str | None = _prompts(None, "Folder or Hub id of a tokenizer that replaces the model's own")
+    reward_funcs: list[str] | None = _rewards(
+        None, "Names of the task's rewards, or package.module.function. Default: the task's usual rewards"
     )
-    test_size: float = field(
-        default=0.1, metadata=_about("Task and data", "Share of these problems that is held out for evaluation")
+    length_buckets: int = _training(
+        1,
+        "In how many parts, sorted by completion length, the log-probabilities of a batch are computed. More parts"
+        " save padding; the loss is the same",
     )
-    split_seed: int = field(
-        default=42,
-        metadata=_about(
-            "Task and data", "Seed by which problems are generated or drawn, and split into training and held-out ones"
-        ),
+    vllm_gpus: str | list[str] | None = _generation(
+        None, "GPUs of the generation server, such as 3 or 2,3. Default: the last visible one"
     )
-    prompt_style: PromptStyle = field(
-        default="chat",
-        metadata=_about(
-            "Prompts",
-            "How the prompt is written: chat by a chat template, base as plain text, for a base model",
-        ),
+    vllm_server_args: str | None = _generation(
+        None, "More options for the vLLM server that the run starts, as one string"
     )
-    chat_template: str | None = field(
-        default=None, metadata=_about("Prompts", "File with a chat template. Default: the tokenizer's own template")
+    vllm_request_timeout: float = _generation(
+        1800.0, "Seconds after which the run gives up on a batch that the generation server has not returned"
     )
-    system_prompt: str | None = field(
-        default=None,
-        metadata=_about("Prompts", 'Text in front of the question, or "" for none. Default: the task\'s own text'),
+    eval_puzzles: int = _evaluation(256, "How many held-out problems each evaluation during the run uses at most")
+    samples_per_step: int = _evaluation(8, "How many completions of each step are kept as samples; 0 keeps none")
+    dry_run: bool = _planning(False, "Check the recipe, print what the run would do and need, and stop")
+    plan_accelerate_config: str | None = _planning(
+        None, "With dry_run: plan for accelerate launch with this --config_file, which need not work on this machine"
     )
-    max_prompt_length: int = field(
-        default=256, metadata=_about("Prompts", "Problems whose prompt has more tokens than this are dropped")
+    plan_processes: int | None = _planning(
+        None, "With dry_run: plan for this many training processes. Default: as many as the accelerate file says"
     )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata=_about("Prompts", "Folder or Hub id of a tokenizer that replaces the model's own")
+    plan_processes_per_machine: int | None = _planning(
+        None, "With dry_run: how many of them run on each machine. Default: evenly divided"
     )
-    reward_funcs: list[str] | None = field(
-        default=None,
-        metadata=_about(
-            "Rewards", "Names of the task's rewards, or package.module.function. Default: the task's usual rewards"
-        ),
+    gpu_memory_gb: float | None = _planning(
+        None, "GiB of memory of one GPU to plan for. Default: those of the visible GPU, or 80 without one"
     )
-    length_buckets: int = field(
-        default=1,
-        metadata=_about(
-            "Training",
-            "In how many parts, sorted by completion length, the log-probabilities of a batch are computed. More parts "
-            "save padding; the loss is the same",
-        ),
-    )
-    vllm_gpus: str | list[str] | None = field(
-        default=None,
-        metadata=_about("Generation", "GPUs of the generation server, such as 3 or 2,3. Default: the last visible one"),
-    )
-    vllm_server_args: str | None = field(
-        default=None,
-        metadata=_about("Generation", "More options for the vLLM server that the run starts, as one string"),
-    )
-    vllm_request_timeout: float = field(
-        default=1800.0,
-        metadata=_about(
-            "Generation", "Seconds after which the run gives up on a batch that the generation server has not returned"
-        ),
-    )
-    eval_puzzles: int = field(
-        default=256,
-        metadata=_about(
-            "Evaluation and samples", "How many held-out problems each evaluation during the run uses at most"
-        ),
-    )
-    samples_per_step: int = field(
-        default=8,
-        metadata=_about(
-            "Evaluation and samples", "How many completions of each step are kept as samples; 0 keeps none"
-        ),
-    )
-    dry_run: bool = field(
-        default=False,
-        metadata=_about("Checking and planning", "Check the recipe, print what the run would do and need, and stop"),
-    )
-    plan_accelerate_config: str | None = field(
-        default=None,
-        metadata=_about(
-            "Checking and planning",
-            "With dry_run: plan for accelerate launch with this --config_file, which need not work on this machine",
-        ),
-    )
-    plan_processes: int | None = field(
-        default=None,
-        metadata=_about(
-            "Checking and planning",
-            "With dry_run: plan for this many training processes. Default: as many as the accelerate file says",
-        ),
-    )
-    plan_processes_per_machine: int | None = field(
-        default=None,
-        metadata=_about(
-            "Checking and planning", "With dry_run: how many of them run on each machine. Default: evenly divided"
-        ),
-    )
-    gpu_memory_gb: float | None = field(
-        default=None,
-        metadata=_about(
-            "Checking and planning",
-            "GiB of memory of one GPU to plan for. Default: those of the visible GPU, or 80 without one",
-        ),
-    )
-    seconds_per_step: float | None = field(
-        default=None,
-        metadata=_about("Checking and planning", "Seconds that one step takes, for the estimate of time and cost"),
-    )
-    gpu_hour_rate: float | None = field(
-        default=None,
-        metadata=_about(
-            "Checking and planning", "Price of one GPU for one hour in any currency, for the estimate of cost"
-        ),
-    )
+    seconds_per_step: float | None = _planning(None, "Seconds that one step takes, for the estimate of the run's time")
     given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
     settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
 

@@ -1,5 +1,6 @@
 """The keys that a recipe may have: their types, how text becomes a value, and what an unknown key was meant to be."""
 
+import contextlib
 import dataclasses
 import types
 from collections.abc import Mapping
@@ -11,42 +12,40 @@ import yaml
 from mini_r1.program.problems import Problem, nearest, shown
 from mini_r1.recipe.text import NULL, ON_COMMAND_LINE, RecipeError, Written
 
+_RENAMED = {
+    "dataset_name": "dataset_id_or_path",
+    "evaluation_strategy": "eval_strategy",
+    "include_inputs_for_metrics": "include_for_metrics",
+    "max_completion_len": "max_completion_length",
+    "no_cuda": "use_cpu",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "push_to_hub_model_id": "hub_model_id",
+    "torch_dtype": "dtype",
+    "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
+    "vllm_max_model_len": "vllm_max_model_length",
+}
+_GONE = ("fp16_backend", "half_precision_backend", "include_tokens_per_second", "jit_mode_eval", "past_index")
 # What became of keys that recipes for TRL 0.14 and transformers 4 have.
 FORMER_KEYS = {
+    **{old: f"it is called {new} now" for old, new in _RENAMED.items()},
+    **dict.fromkeys((*_GONE, "use_ipex", "use_mps_device"), "leave it out"),
     "adafactor": "write optim: adafactor",
-    "dataset_name": "the key is dataset_id_or_path",
     "dataset_train_split": "the key is dataset_split; Mini-R1 holds out test_size of it by itself",
     "dataset_test_split": "leave it out: Mini-R1 holds out test_size of the puzzles by itself",
     "dispatch_batches": "write it inside accelerator_config",
-    "evaluation_strategy": "it is called eval_strategy now",
-    "fp16_backend": "leave it out",
     "fsdp_min_num_params": "write min_num_params inside fsdp_config",
     "fsdp_transformer_layer_cls_to_wrap": "write transformer_layer_cls_to_wrap inside fsdp_config",
     "group_by_length": "write train_sampling_strategy: group_by_length",
-    "half_precision_backend": "leave it out",
-    "include_inputs_for_metrics": "it is called include_for_metrics now",
-    "include_tokens_per_second": "leave it out",
-    "jit_mode_eval": "leave it out",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR instead",
-    "max_completion_len": "the key is max_completion_length",
-    "no_cuda": "it is called use_cpu now",
     "overwrite_output_dir": "leave it out: a run resumes in its output_dir; for a new one give another output_dir",
-    "past_index": "leave it out",
-    "per_gpu_eval_batch_size": "it is called per_device_eval_batch_size now",
-    "per_gpu_train_batch_size": "it is called per_device_train_batch_size now",
-    "push_to_hub_model_id": "it is called hub_model_id now",
     "push_to_hub_organization": "write the organization into hub_model_id: organization/name",
     "push_to_hub_token": "it is called hub_token now; better log in with `hf auth login`",
     "save_safetensors": "leave it out: weights are always saved as safetensors",
     "split_batches": "write it inside accelerator_config",
-    "torch_dtype": "it is called dtype now",
-    "use_ipex": "leave it out",
-    "use_mps_device": "leave it out",
     "vllm_device": "it is called vllm_gpus now, such as vllm_gpus: 3; left out, the last visible GPU generates",
     "vllm_dtype": "leave it out: the server has the model's own; for another, vllm_server_args: --dtype bfloat16",
     "vllm_enable_prefix_caching": "leave it out: vLLM does so by itself",
-    "vllm_guided_decoding_regex": "it is called vllm_structured_outputs_regex now",
-    "vllm_max_model_len": "it is called vllm_max_model_length now",
     "warmup_ratio": "write warmup_steps with the same number: below 1 it is a share of all steps",
     "env": "a recipe sets no environment variables: export them in the shell, as in `export NCCL_DEBUG=INFO`",
 }
@@ -63,7 +62,9 @@ BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
 }
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+_NAMES = {int: "a whole number", float: "a number", str: "text", dict: "a mapping", type(None): NULL}
+_BRACKETS = {"{": dict, "[": list}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,9 +77,12 @@ class Key:
     help: str
 
     def needs(self) -> str:
-        """The type in words."""
-        words = [_describe(kind) for kind in self.kinds if kind is not type(None)]
-        return " or ".join([*words, *([NULL] if type(None) in self.kinds else [])])
+        """The type in words, such as "text, a list of texts, or null"."""
+        kinds = sorted(self.kinds, key=lambda kind: kind is type(None))  # null last
+        words = [word for kind in kinds for word in (("true", "false") if kind is bool else (_describe(kind),))]
+        *first, last = words
+        comma = "," if len(first) > 1 or list in map(_kind, kinds) else ""
+        return f"{', '.join(first)}{comma} or {last}" if first else last
 
 
 def keys_of(*classes: type) -> dict[str, Key]:
@@ -128,7 +132,8 @@ def _describe(hint: Any) -> str:
         names = _choices(hint)
         return f"one of {', '.join(names[:SHOWN])}" + (", ... (--help-all shows all)" if len(names) > SHOWN else "")
     if kind is list:
-        return f"a list, each {_describe(get_args(hint)[0])}"
+        (item,) = get_args(hint)
+        return f"a list of {_PLURALS.get(item, f'names: {_describe(item)}')}"
     return _NAMES.get(kind, "an object, which no recipe can name")
 
 
@@ -153,14 +158,12 @@ def read_value(key: Key, written: Written) -> Any:
     if value is None:
         raise RecipeError(f"{key.name} has no value {written.where}; needed: {key.needs()}. Fix: {fix}")
     kinds = key.kinds
-    bracket = {"{": dict, "[": list}.get(value.lstrip()[:1]) if isinstance(value, str) else None
+    bracket = _BRACKETS.get(value.lstrip()[:1]) if isinstance(value, str) else None
     if bracket in map(_kind, kinds):
         kinds = tuple(kind for kind in kinds if _kind(kind) is bracket)  # not a file's name
     for kind in kinds:
-        try:
-            return _READERS.get(_kind(kind), _unreadable)(value, kind)
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError, KeyError, yaml.YAMLError):
+            return _read(value, kind)
     names = [name for kind in kinds if _kind(kind) in (Enum, Literal) for name in _choices(kind)]
     near = nearest(str(value), names)
     if isinstance(value, list) and written.where == ON_COMMAND_LINE:
@@ -169,85 +172,45 @@ def read_value(key: Key, written: Written) -> Any:
     raise RecipeError(str(Problem(key.name, repr(value), key.needs(), f"did you mean {near}?" if near else fix)))
 
 
-def _null(value: Any, _: Any) -> None:
-    if value not in (NULL, "~"):
-        raise ValueError
+def _read(value: Any, hint: Any) -> Any:
+    """What is written, as a type's value.
 
-
-def _bool(value: Any, _: Any) -> bool:
-    if not isinstance(value, str) or value.lower() not in BOOLEANS:
-        raise ValueError
-    return BOOLEANS[value.lower()]
-
-
-def _choice(value: Any, hint: Any) -> Any:
-    if value not in _choices(hint):
-        raise ValueError
-    return value if _is_enum(hint) else get_args(hint)[_choices(hint).index(value)]
-
-
-def _int(value: Any, _: Any) -> int:
-    number = _float(value, float)
-    if number != number // 1:  # not 2.5, but 1e4
-        raise ValueError
-    return int(number)
-
-
-def _float(value: Any, _: Any) -> float:
-    """A number; a whole one stays whole, as it is shown in records."""
+    Raises:
+        ValueError, KeyError, YAMLError: it is of another type.
+    """
+    kind = _kind(hint)
+    if isinstance(value, str) and _BRACKETS.get(value.lstrip()[:1]) is kind:  # on the command line
+        value = yaml.load(value, Loader=yaml.BaseLoader if kind is list else yaml.SafeLoader)
+    if kind is list and not isinstance(value, dict):
+        (item,) = get_args(hint)
+        return [_read(part, item) for part in (value if isinstance(value, list) else [value])]
+    if kind in (dict, str) and isinstance(value, kind):
+        return value
     if not isinstance(value, str):
         raise ValueError
-    try:
-        return int(value)
-    except ValueError:
-        return float(value)
-
-
-def _str(value: Any, _: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _dict(value: Any, _: Any) -> dict[str, Any]:
-    if isinstance(value, str) and value.lstrip().startswith("{"):  # on the command line, as JSON
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError from error
-    if not isinstance(value, dict):
-        raise ValueError
-    return value
-
-
-def _list(value: Any, hint: Any) -> list[Any]:
-    if isinstance(value, str) and value.lstrip().startswith("["):  # on the command line
-        try:
-            value = yaml.load(value, Loader=yaml.BaseLoader)
-        except yaml.YAMLError as error:
-            raise ValueError from error
-    if isinstance(value, dict):
-        raise ValueError
-    (item,) = get_args(hint)
-    read = _READERS.get(_kind(item), _unreadable)
-    return [read(part, item) for part in (value if isinstance(value, list) else [value])]
-
-
-def _unreadable(value: Any, _: Any) -> Any:
+    if kind is bool:
+        return BOOLEANS[value.lower()]
+    if kind in (Enum, Literal):
+        place = _choices(hint).index(value)
+        return value if kind is Enum else get_args(hint)[place]
+    if kind in (int, float):
+        return _number(value, kind)
+    if kind is type(None) and value in (NULL, "~"):
+        return None
     raise ValueError
 
 
-_READERS = {
-    type(None): _null,
-    bool: _bool,
-    Literal: _choice,
-    Enum: _choice,
-    int: _int,
-    float: _float,
-    dict: _dict,
-    str: _str,
-    list: _list,
-}
+def _number(text: str, kind: type) -> float:
+    """A number; a whole one stays whole, as it is shown in records."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if kind is float:
+        return number
+    if number != number // 1:  # not 2.5, but 1e4
+        raise ValueError
+    return int(number)
 
 
 def unknown_key(name: str, known: Mapping[str, Key], where: str) -> str:

@@ -7,18 +7,22 @@ Its keys are those of TRL's `GRPOConfig` and `ModelConfig` and of `ScriptArgumen
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig
 
 from mini_r1.machine.gpus import use_training_gpu
+from mini_r1.policy import loading
 from mini_r1.policy.attention import attention_implementation
+from mini_r1.program.problems import in_one_line
 from mini_r1.program.redact import remember, take_api_key
+from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments as ScriptArguments
 from mini_r1.recipe.help import show_help_if_asked
 from mini_r1.recipe.keys import keys_of, negated, read_value, unknown_key
@@ -32,37 +36,73 @@ Recipe = tuple[ScriptArguments, GRPOConfig, ModelConfig]
 KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
 
 
-def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
-    """Read `--config FILE` and the overrides that follow it (default: the command line), and check every value.
-
-    Raises:
-        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type or out of range.
-    """
-    values = read_values(arguments)
-    script, training, model = _build(values, _Values)
-    if problems := check_values(script, training, model):
-        raise RecipeError("\n".join(map(str, problems)))
-    if note := use_training_gpu(training, script.vllm_gpus):
-        logger.warning(note)
-    return _build(values, GRPOConfig)
-
-
-def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
-    """Read as `parse_recipe`, but without building GRPOConfig: works on a machine without the recipe's GPUs.
-
-    Values out of range are left to the preflight, which reports all of them.
-
-    Raises:
-        RecipeError: for a missing or malformed file, an unknown key or a value of the wrong type.
-    """
-    return _build(read_values(arguments), _Values)
-
-
 class _Values(GRPOConfig):
     """The keys of GRPOConfig as written: nothing derived from them, no device or process group touched."""
 
     def __post_init__(self) -> None:
         """Leave out what TRL does here, which needs the GPUs that the recipe is for."""
+
+
+def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read `--config FILE` and the overrides that follow it (default: the command line), on any machine.
+
+    GRPOConfig's part has the values as written; those out of range are left to the preflight, which reports them all.
+
+    Raises:
+        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type, or no checkpoint where
+            one is to be resumed.
+    """
+    values = read_values(arguments)
+    if not str(values.get("model_name_or_path") or "").strip():
+        raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
+    values["model_name_or_path"] = _shipped(str(values["model_name_or_path"]))
+    kinds: list[Any] = [ScriptArguments, _Values, ModelConfig]
+    with _refusals_in_words():
+        script, training, model = (
+            kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in kinds
+        )
+    remember(training.hub_token)
+    take_api_key(script.vllm_server_args)  # whatever shows or keeps the recipe from here on does so without it
+    held = {**vars(script), **vars(training), **vars(model)}
+    held = {name: value.value if isinstance(value, Enum) else value for name, value in held.items()}
+    script.given = {name: held[name] for name in values if not name.endswith("_token")}
+    script.settings = {name: held[name] for name in KEYS}
+    training.resume_from_checkpoint = _checkpoint_to_resume(training)
+    return script, training, model
+
+
+def build_recipe(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Recipe:
+    """The recipe that was read, with GRPOConfig as TRL builds it: that needs the GPUs, and joins the other processes.
+
+    Raises:
+        RecipeError: if TRL or transformers refuse it.
+    """
+    if note := use_training_gpu(training, script.vllm_gpus):
+        logger.warning(note)
+    with _refusals_in_words():
+        built = GRPOConfig(**{field.name: getattr(training, field.name) for field in fields(training) if field.init})
+    return script, built, model
+
+
+def parse_recipe(arguments: Sequence[str] | None = None) -> Recipe:
+    """Read a recipe, check every value, and build it: for a program that has no preflight.
+
+    Raises:
+        RecipeError: as `read_recipe` and `build_recipe`, and for values out of range.
+    """
+    recipe = read_recipe(arguments)
+    if problems := check_values(*recipe):
+        raise RecipeError("\n".join(map(str, problems)))
+    return build_recipe(*recipe)
+
+
+@contextmanager
+def _refusals_in_words() -> Iterator[None]:
+    """TRL's and transformers' own checks raise whatever they like."""
+    try:
+        yield
+    except Exception as error:
+        raise RecipeError(f"the recipe can't be used: {in_one_line(error)}") from error
 
 
 def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -88,41 +128,11 @@ def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return values
 
 
-def _build(values: dict[str, Any], config: type[GRPOConfig]) -> Recipe:
-    if not str(values.get("model_name_or_path") or "").strip():
-        raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
-    values = values | {"model_name_or_path": _shipped(str(values["model_name_or_path"]))}
-    try:
-        script = ScriptArguments(**_fields_of(ScriptArguments, values))
-        training = config(**_fields_of(GRPOConfig, values))
-        model = ModelConfig(**_fields_of(ModelConfig, values))
-    except Exception as error:  # of TRL's and transformers' own checks, which raise whatever they like
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise RecipeError(f"the recipe can't be used: {reason}") from error
-    remember(training.hub_token)
-    take_api_key(script.vllm_server_args)  # whatever shows or keeps the recipe from here on does so without it
-    given = [name for name in values if not name.endswith("_token")]
-    script.given = _plain((script, training, model), given)
-    script.settings = _plain((script, _Values(**_fields_of(GRPOConfig, values)), model), KEYS)
-    training.resume_from_checkpoint = _checkpoint_to_resume(training)
-    return script, training, model
-
-
 def _shipped(model: str) -> str:
     """The model, found in this repository's assets/ where a program is started in another folder."""
     beside = Path(__file__).resolve().parents[2] / model
     here = not model.startswith("assets/") or Path(model).exists() or not beside.is_dir()
     return model if here else str(beside)
-
-
-def _fields_of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
-
-
-def _plain(parts: Iterable[Any], names: Iterable[str]) -> dict[str, Any]:
-    """Keys with the values that hold, for records."""
-    held = {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in held.items()}
 
 
 def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
@@ -164,12 +174,32 @@ def model_init_kwargs(model: ModelConfig) -> tuple[dict[str, Any], str | None]:
 
 
 def load_tokenizer(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer; padding falls back to the end token where a model defines none."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        script.tokenizer_name_or_path or model.model_name_or_path,
-        revision=model.model_revision,
-        trust_remote_code=training.trust_remote_code,
+    """The policy's tokenizer.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    name = script.tokenizer_name_or_path or str(model.model_name_or_path)
+    return loading.load_tokenizer(
+        name, revision=model.model_revision, trust_remote_code=bool(training.trust_remote_code)
     )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+
+
+def read_prompt_settings(
+    script: ScriptArguments, training: GRPOConfig, began: Mapping[str, Any] | None = None
+) -> PromptSettings:
+    """The prompt's settings in a recipe.
+
+    Args:
+        began: what the record of the run says of its prompts, if it is resumed: its date stays.
+
+    Raises:
+        PromptError: as `PromptSettings.of`.
+    """
+    settings = PromptSettings.of(
+        training.chat_template_kwargs,
+        style=script.prompt_style,
+        chat_template=script.chat_template,
+        system_prompt=script.system_prompt,
+    )
+    return replace(settings, date=began["date"]) if began and "date" in began else settings

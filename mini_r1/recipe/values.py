@@ -1,7 +1,6 @@
-"""What each key of a recipe may be, beyond its type: one table of ranges and names.
+"""Checks every value of a recipe: against its range, against the other keys, and against what the engine knows.
 
-TRL and transformers check few of these. What they let through trains on noise or ends in a library's traceback after
-minutes of loading, so a value outside its range is refused before anything is loaded.
+A value that no run can use is refused before anything is loaded, together with all the others.
 """
 
 import copy
@@ -13,172 +12,10 @@ from trl import GRPOConfig, ModelConfig
 from mini_r1.program.problems import Problem, nearest, shown
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.contradictions import find_contradictions
-from mini_r1.recipe.generation_kwargs import check_generation_kwargs
 from mini_r1.recipe.keys import Key, keys_of
-from mini_r1.recipe.ranges import Range, above, as_list, at_least, below, each_of, is_number, one_of
-from mini_r1.recipe.trackers import TRACKERS
+from mini_r1.recipe.ranges import FLAG, MAPPING, NOT_NEGATIVE, RANGES, Range, above, as_list, at_least, below
 from mini_r1.tasks.registry import TaskError, rewards_of, task_of
 
-MAX_SEED = 2**32 - 1  # NumPy takes no larger one
-ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-IMPORTANCE_SAMPLING = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
-
-
-TEXT = Range("a text that is not empty", lambda value: isinstance(value, str) and value.strip() != "")
-TEXTS = Range("texts that are not empty", lambda value: bool(value) and all(map(TEXT.holds, as_list(value))))
-MAPPING = Range("a mapping, such as {key: value}", lambda value: isinstance(value, dict))
-SEED = at_least(0, MAX_SEED)
-COUNT = at_least(1)
-PORT = at_least(1, 65535)
-WHOLE_STEPS = Range(
-    "a whole number of steps, or a share of all steps between 0 and 1",
-    lambda value: is_number(value) and value > 0 and (value < 1 or value == int(value)),
-)
-
-
-# Keys of which every value of their type will do (booleans, enumerations) are not here.
-RANGES: dict[str, Range] = {
-    # Mini-R1's own
-    "task": TEXT,
-    "reward_funcs": TEXTS,
-    "task_config": MAPPING,
-    "dataset_id_or_path": TEXT,
-    "dataset_split": TEXT,
-    "dataset_revision": TEXT,
-    "tokenizer_name_or_path": TEXT,
-    "max_samples": COUNT,
-    "split_seed": SEED,
-    "test_size": Range("a share between 0 and 1, such as 0.1", lambda value: 0 < value < 1),
-    "chat_template": TEXT,
-    "system_prompt": Range('a text, or "" for none', lambda value: value == "" or TEXT.holds(value)),
-    "max_prompt_length": COUNT,
-    "eval_puzzles": COUNT,
-    "length_buckets": COUNT,
-    "vllm_server_args": TEXT,
-    "vllm_request_timeout": above(0),
-    "samples_per_step": at_least(0),
-    "vllm_gpus": TEXTS,
-    "plan_accelerate_config": TEXT,
-    "plan_processes": COUNT,
-    "plan_processes_per_machine": COUNT,
-    "gpu_memory_gb": above(0),
-    "seconds_per_step": above(0),
-    "gpu_hour_rate": above(0),
-    # the model
-    "model_name_or_path": TEXT,
-    "model_revision": TEXT,
-    "attn_implementation": Range(
-        f"one of {', '.join(ATTENTION)}, or a kernel of the Hub (owner/name)",
-        lambda value: value.rpartition("|")[2] in ATTENTION or "/" in value,
-        ATTENTION,
-    ),
-    "model_init_kwargs": Range(
-        "left out: dtype, attn_implementation and model_revision say it all", lambda value: False
-    ),
-    "lora_r": COUNT,
-    "lora_alpha": COUNT,
-    "lora_dropout": below(1),
-    "lora_target_modules": TEXTS,
-    "lora_task_type": one_of("CAUSAL_LM"),
-    "bnb_4bit_quant_type": one_of("nf4", "fp4"),
-    # optimisation
-    "output_dir": TEXT,
-    "max_steps": Range("a whole number of at least 1, or -1 for all epochs", lambda value: value == -1 or value > 0),
-    "num_train_epochs": above(0),
-    "learning_rate": at_least(0),
-    "warmup_steps": at_least(0),
-    "weight_decay": at_least(0),
-    "adam_beta1": below(1),
-    "adam_beta2": below(1),
-    "adam_epsilon": at_least(0),
-    "max_grad_norm": at_least(0),
-    "seed": SEED,
-    "data_seed": SEED,
-    "per_device_train_batch_size": COUNT,
-    "per_device_eval_batch_size": COUNT,
-    "gradient_accumulation_steps": COUNT,
-    "gradient_checkpointing_kwargs": MAPPING,
-    "lr_scheduler_kwargs": MAPPING,
-    "label_smoothing_factor": below(1),
-    "neftune_noise_alpha": at_least(0),
-    "torch_compile_mode": one_of("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "torch_empty_cache_steps": COUNT,
-    "dataloader_num_workers": at_least(0),
-    "dataloader_prefetch_factor": COUNT,
-    "ddp_bucket_cap_mb": COUNT,
-    "local_rank": at_least(-1),
-    "ddp_timeout": COUNT,
-    # GRPO
-    "num_generations": at_least(2),
-    "num_generations_eval": COUNT,
-    "generation_batch_size": COUNT,
-    "steps_per_generation": COUNT,
-    "num_iterations": COUNT,
-    "max_completion_length": COUNT,
-    "temperature": above(0),
-    "top_p": above(0, 1),
-    "top_k": at_least(0),
-    "min_p": at_least(0, 1),
-    "repetition_penalty": above(0),
-    "generation_kwargs": MAPPING,
-    "chat_template_kwargs": MAPPING,
-    "beta": at_least(0),
-    "epsilon": at_least(0),
-    "epsilon_high": at_least(0),
-    "delta": above(0),
-    "sapo_temperature_neg": above(0),
-    "sapo_temperature_pos": above(0),
-    "vespo_k_pos": at_least(0),
-    "vespo_lambda_pos": at_least(0),
-    "vespo_k_neg": at_least(0),
-    "vespo_lambda_neg": at_least(0),
-    "router_aux_loss_coef": at_least(0),
-    "entropy_coef": at_least(0),
-    "entropy_coef_min": at_least(0),
-    "entropy_coef_max": at_least(0),
-    "entropy_coef_delta": at_least(0),
-    "entropy_target": at_least(0),
-    "max_tool_calling_iterations": COUNT,
-    "pad_to_multiple_of": Range(
-        "a number of at least 1, or auto", lambda value: value == "auto" or (is_number(value) and value >= 1)
-    ),
-    "top_entropy_quantile": at_least(0, 1),
-    "ref_model_mixup_alpha": at_least(0, 1),
-    "ref_model_sync_steps": COUNT,
-    "off_policy_mask_threshold": above(0),
-    "loss_type": one_of("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
-    "importance_sampling_level": one_of("token", "sequence"),
-    "multi_objective_aggregation": one_of("sum_then_normalize", "normalize_then_sum"),
-    "reward_weights": Range("a list of finite numbers", lambda value: all(map(is_number, value))),
-    # vLLM
-    "vllm_mode": one_of("server", "colocate"),
-    "vllm_model_impl": one_of("vllm", "transformers", "auto"),
-    "vllm_server_host": TEXT,
-    "vllm_server_base_url": Range(
-        "an address such as http://node7:8000", lambda value: value.startswith(("http://", "https://"))
-    ),
-    "vllm_server_port": PORT,
-    "vllm_group_port": PORT,
-    "vllm_server_timeout": above(0),
-    "vllm_gpu_memory_utilization": above(0, 1),
-    "vllm_max_model_length": COUNT,
-    "vllm_tensor_parallel_size": COUNT,
-    "vllm_importance_sampling_mode": one_of(*IMPORTANCE_SAMPLING),
-    "vllm_importance_sampling_cap": above(0),
-    "vllm_importance_sampling_clip_max": above(0),
-    "vllm_importance_sampling_clip_min": at_least(0),
-    # what is kept and shown
-    "logging_steps": WHOLE_STEPS,
-    "eval_steps": WHOLE_STEPS,
-    "num_completions_to_print": at_least(0),
-    "eval_delay": at_least(0),
-    "eval_accumulation_steps": COUNT,
-    "save_steps": WHOLE_STEPS,
-    "save_total_limit": COUNT,
-    "report_to": each_of("none", "all", *sorted(TRACKERS)),
-    "run_name": TEXT,
-    "hub_model_id": TEXT,
-}
 _KEYS = keys_of(ScriptArguments, GRPOConfig, ModelConfig)
 
 
@@ -188,12 +25,9 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
     Args:
         training: read with `read_recipe`, so that its values are those of the recipe.
     """
-    values = {name: getattr(part, name) for part in (script, training, model) for name in RANGES if hasattr(part, name)}
-    problems = [
-        _problem(_KEYS[name], value)
-        for name, value in values.items()
-        if value is not None and not RANGES[name].holds(value)
-    ]
+    held = {**vars(script), **vars(training), **vars(model)}
+    values = {key: held[name] for name, key in _KEYS.items() if name in RANGES and held[name] is not None}
+    problems = [_problem(key, value) for key, value in values.items() if not RANGES[key.name].holds(value)]
     return problems + find_contradictions(training, model) + check_generation_kwargs(training)
 
 
@@ -228,3 +62,85 @@ def _problem(key: Key, value: Any) -> Problem:
     wrong = next((part for part in as_list(value) if part not in RANGES[key.name].names), "")
     near = nearest(str(wrong), RANGES[key.name].names)
     return Problem(key.name, shown(value) or '""', RANGES[key.name].allowed, f"set {near}" if near else default)
+
+
+# --- generation_kwargs ---------------------------------------------------------------------------------------------
+# TRL hands the mapping to the engine last, so that it overrules every key of the recipe, and no other check sees it. It
+# may choose tokens, but not decide how a completion ends: one that ends elsewhere than at its end token counts as cut
+# off, and one that may not hold a tag or an end token never scores. Both train on nothing, without an error.
+
+# What may be set for each engine: vLLM's SamplingParams and transformers' GenerationConfig.
+ALLOWED: dict[str, dict[str, Range]] = {
+    "vLLM": {
+        "presence_penalty": at_least(-2, 2),
+        "frequency_penalty": at_least(-2, 2),
+        "structured_outputs": MAPPING,
+        "skip_reading_prefix_cache": FLAG,
+        "extra_args": MAPPING,
+    },
+    "transformers": {
+        "typical_p": above(0, 1),
+        "epsilon_cutoff": below(1),
+        "eta_cutoff": below(1),
+        "top_h": above(0, 1),
+        "no_repeat_ngram_size": NOT_NEGATIVE,
+        "renormalize_logits": FLAG,
+        "remove_invalid_values": FLAG,
+    },
+}
+# What has a key of its own, which would be overruled.
+INSTEAD = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")},
+    **{name: name for name in ("use_cache", "cache_implementation")},
+    **dict.fromkeys(("max_tokens", "max_new_tokens", "max_length"), "max_completion_length"),
+    **dict.fromkeys(("n", "num_return_sequences"), "num_generations"),
+    **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"), "tokenizer_name_or_path"),
+}
+_ENDS = "it changes when a completion ends, and one that does not end at its end token counts as cut off"
+_HOLDS = "it changes which tokens a completion may hold, and an answer needs its tags and its end token"
+_READS = "it changes what the trainer reads of a completion, and the rewards are computed on that"
+WHY = {
+    **dict.fromkeys(("stop", "stop_strings", "stop_token_ids", "ignore_eos", "include_stop_str_in_output"), _ENDS),
+    **dict.fromkeys(("min_tokens", "min_length", "min_new_tokens", "max_time", "forced_eos_token_id"), _ENDS),
+    **dict.fromkeys(("exponential_decay_length_penalty", "early_stopping", "repetition_detection"), _ENDS),
+    **dict.fromkeys(("thinking_token_budget", "forced_bos_token_id"), _HOLDS),
+    **dict.fromkeys(("bad_words", "bad_words_ids", "allowed_token_ids", "suppress_tokens", "logit_bias"), _HOLDS),
+    **dict.fromkeys(("begin_suppress_tokens", "force_words_ids", "sequence_bias", "constraints"), _HOLDS),
+    **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens", "detokenize"), _READS),
+    **dict.fromkeys(("do_sample", "num_beams"), "GRPO compares completions that are sampled, each by itself"),
+}
+_OTHER = "it is nothing that chooses tokens, or the engine does not know it"
+
+
+def check_generation_kwargs(training: GRPOConfig) -> list[Problem]:
+    """Everything in `generation_kwargs` that the engine of the recipe does not know, or that breaks the training."""
+    given: Any = training.generation_kwargs
+    if not isinstance(given, dict):
+        return []
+    engine = "vLLM" if training.use_vllm else "transformers"
+    problems = [problem for item in given.items() if (problem := _check_kwarg(engine, *item))]
+    if "structured_outputs" in given and training.vllm_structured_outputs_regex:
+        cause = "vllm_structured_outputs_regex is set, too"
+        fix = "leave structured_outputs out"
+        problems.append(_bad_kwarg("structured_outputs", given["structured_outputs"], "one of the two", fix, cause))
+    return problems
+
+
+def _check_kwarg(engine: str, name: str, value: Any) -> Problem | None:
+    ranges = ALLOWED[engine]
+    if name in ranges:
+        allowed = ranges[name].allowed
+        return None if ranges[name].holds(value) else _bad_kwarg(name, value, allowed, f"correct {name}")
+    allowed = f"with {engine} one or more of {', '.join(ranges)}"
+    if name in INSTEAD:
+        fix = f"leave it out, and set {INSTEAD[name]} of the recipe instead"
+        return _bad_kwarg(name, value, allowed, fix, f"it would overrule {INSTEAD[name]}")
+    elsewhere = [other for other, known in ALLOWED.items() if name in known]
+    cause = f"it belongs to {elsewhere[0]}, and this recipe generates with {engine}" if elsewhere else ""
+    near = "" if name in WHY or elsewhere else nearest(name, (*ranges, *INSTEAD))
+    fix = f"did you mean {near}?" if near else f"leave {name} out"
+    return _bad_kwarg(name, value, allowed, fix, cause or WHY.get(name, _OTHER))
+
+
+def _bad_kwarg(name: str, value: Any, allowed: str, fix: str, cause: str = "") -> Problem:
+    return Problem("generation_kwargs", f"{{{name}: {shown(value)}}}", allowed, fix, cause)

@@ -90,7 +90,7 @@ HARMLESS = _keys("""
 # Not of the run but of one start, or a secret.
 UNRECORDED = _keys("""
     output_dir resume_from_checkpoint dry_run plan_accelerate_config plan_processes plan_processes_per_machine
-    gpu_memory_gb seconds_per_step gpu_hour_rate hub_token vllm_server_args local_rank do_train do_eval do_predict
+    gpu_memory_gb seconds_per_step hub_token vllm_server_args local_rank do_train do_eval do_predict
 """)
 RUN, MANIFEST, PRACTICE = "run.json", "complete.json", "practice.json"
 PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_or_path", "chat_template"})

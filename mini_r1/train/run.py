@@ -32,8 +32,7 @@ from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_chang
 from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
-from mini_r1.recipe.prompt_keys import read_prompt_settings
-from mini_r1.recipe.read import load_tokenizer, model_init_kwargs
+from mini_r1.recipe.read import load_tokenizer, model_init_kwargs, read_prompt_settings
 from mini_r1.results.card import CardWriter, versions, write_card
 from mini_r1.runs.folder import Standing, count_steps, examine_output, output_path
 from mini_r1.runs.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
@@ -86,14 +85,15 @@ def build_trainer(
     sides: Sides | None = None,
     prompt_settings: PromptSettings | None = None,
     rewards: Mapping[str, RewardFunction] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> R1Trainer:
     """TRL's trainer with the task's problems and rewards; all that the recipe says of the model reaches the model.
 
-    `sides` saves loading the problems again; `prompt_settings` are those of a new run by default;
+    `sides` and `tokenizer` save loading them again; `prompt_settings` are those of a new run by default;
     `rewards` take the place of those that the recipe names, where a notebook has functions that no recipe could name.
     """
     prompt_settings = prompt_settings or read_prompt_settings(script, training)
-    tokenizer = load_tokenizer(script, training, model)
+    tokenizer = tokenizer or load_tokenizer(script, training, model)
     if prompt_settings.chat_template:
         tokenizer.chat_template = prompt_settings.chat_template  # and it is saved with the model
     sides = sides or hold_out(DataSettings.of(script))
@@ -190,7 +190,7 @@ def _run(
     checkpoint = choose_checkpoint(training)
     if checkpoint:
         _say_resumed(training, checkpoint, standing)
-    sides, prompt_settings, record = _describe(script, training, model, standing.began)
+    sides, writer, record = _describe(script, training, model, standing.began)
     set_seed(training.seed)
     writes = training.process_index == 0
     recorder = SampleRecorder(output_path(training) / SAMPLES_FOLDER, script.samples_per_step, writes)
@@ -198,7 +198,9 @@ def _run(
     with generation_server(script, training, model) as place:
         starts_with_evaluation = training.eval_on_start and not checkpoint
         arguments = changed(training, eval_on_start=starts_with_evaluation, **WITHOUT_PUSH, **place)
-        trainer = build_trainer(script, arguments, model, recorder, sides=sides, prompt_settings=prompt_settings)
+        trainer = build_trainer(
+            script, arguments, model, recorder, sides, writer.format.settings, tokenizer=writer.tokenizer
+        )
         check_enough(training, len(cast(Sized, trainer.train_dataset)), sides)
         limit_requests(trainer, script.vllm_request_timeout)
 
@@ -218,12 +220,12 @@ def _run(
 
 def _describe(
     script: ScriptArguments, training: GRPOConfig, model: ModelConfig, began: RunRecord | None
-) -> tuple[Sides, PromptSettings, RunRecord]:
-    """The problems and prompts of the run, which are those that it began with, and its whole record."""
+) -> tuple[Sides, PromptWriter, RunRecord]:
+    """The problems and prompts of the run, which are those that it began with, and its complete record."""
     sides = load_sides(script, training, began)
     settings = choose_prompt_settings(script, training, began)
     writer = PromptWriter(load_tokenizer(script, training, model), sides.task, settings)
-    return sides, settings, record_run(script, sides, record_prompt(writer, began))
+    return sides, writer, record_run(script, sides, record_prompt(writer, began))
 
 
 def _end(trainer: R1Trainer, stop: StopRequest, summary: Callable[[], dict[str, Any]]) -> None:

@@ -11,10 +11,9 @@ from conftest import TINY_RECIPE
 from helpers.requirements import require_module
 from mini_r1.program.problems import Problem
 from mini_r1.recipe.arguments import ScriptArguments
-from mini_r1.recipe.generation_kwargs import ALLOWED, INSTEAD, WHY, check_generation_kwargs
 from mini_r1.recipe.keys import keys_of
 from mini_r1.recipe.read import read_recipe
-from mini_r1.recipe.values import check_values
+from mini_r1.recipe.values import ALLOWED, INSTEAD, WHY, check_generation_kwargs, check_values
 
 
 def check(engine: str, written: str, *more: str) -> list[Problem]:

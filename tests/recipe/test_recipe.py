@@ -13,10 +13,10 @@ from trl import GRPOConfig, ModelConfig
 from conftest import ROOT
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.keys import FORMER_KEYS
+from mini_r1.recipe.ranges import ATTENTION, RANGES, TRACKERS
 from mini_r1.recipe.read import KEYS, load_tokenizer, model_init_kwargs, parse_recipe, read_recipe, read_values
 from mini_r1.recipe.text import RecipeError
-from mini_r1.recipe.trackers import TRACKERS
-from mini_r1.recipe.values import ATTENTION, RANGES, check_values
+from mini_r1.recipe.values import check_values
 from mini_r1.runs.folder import OutputError, examine_output
 from mini_r1.runs.identity import record_run
 
@@ -155,9 +155,10 @@ def test_the_defaults_are_those_of_trl() -> None:
         ("seed: {a: 1}", "seed is {'a': 1}; needed: a whole number"),
         ("output_dir: [a, b]", "output_dir is ['a', 'b']; needed: text"),
         ("output_dir: {a: b}", "needed: text"),
-        ("reward_weights: [1, x]", "needed: a list, each a number"),
+        ("reward_weights: [1, x]", "needed: a list of numbers, or null"),
         ("reward_weights: [1, ]\nlogging_steps: [5]", "logging_steps is ['5']; needed: a number"),
-        ("bf16: maybe", "needed: true or false"),
+        ("bf16: maybe", "needed: true, false, or null"),
+        ("dry_run: maybe", "needed: true or false"),
         ("learning_rate: fast", "learning_rate is 'fast'; needed: a number"),
         ("dtype: bf16", "did you mean bfloat16?"),
         ("optim: adamw_8bits", "did you mean adamw_8bit?"),
