@@ -1,9 +1,8 @@
 """Checkpoints: which one a run resumes from, whether it is complete, and whether this launch can resume from it.
 
 Transformers takes the folder with the highest number, complete or not, and where the optimizer's files are not those it
-looks for it continues without them and says nothing. Here a checkpoint is used only if everything in it is there.
-The last file of a checkpoint is our manifest, `complete.json`: processes, and the size of every file. A checkpoint
-without one (an earlier version's, one copied from the Hub) is judged by its files alone.
+looks for it continues without them and says nothing. Here a checkpoint is used only if everything in it is there: its
+last file is our manifest, `complete.json`, with the step, the engine, the processes and the size of every file.
 """
 
 import json
@@ -11,27 +10,21 @@ import logging
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
-from mini_r1.policy.weights import missing_weights
 from mini_r1.program.problems import UserError
-
-if TYPE_CHECKING:  # which takes seconds to import, and the preflight needs this module too
-    pass
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
 STATE = "trainer_state.json"
-TORCH, ZERO, ZERO3, FSDP = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", "FSDP"
-
+TORCH, ZERO, ZERO3, FSDP = ENGINES = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", "FSDP"
 
 Decision = TypeVar("Decision")
 
@@ -93,20 +86,9 @@ def decide_for_all(training: TrainingArguments, decide: Callable[[], Decision]) 
 
 
 def _choose(training: TrainingArguments) -> Checkpoint | None:
-    if training.resume_from_checkpoint:
-        folder = Path(training.resume_from_checkpoint)
-        if gap := missing(folder):
-            raise CheckpointError(
-                f"resume_from_checkpoint={str(folder)!r} is not complete (missing: {gap}). Name another checkpoint, or "
-                f"leave the key out to resume the newest complete one in {training.output_dir!r}"
-            )
-        chosen = read_checkpoint(folder)
-    else:
-        newest = newest_complete(Path(str(training.output_dir)))
-        if newest is None:
-            return None
-        chosen = newest
-    if not _converted(chosen, training):
+    named = training.resume_from_checkpoint
+    chosen = read_checkpoint(Path(named)) if named else newest_complete(Path(str(training.output_dir)))
+    if chosen and not _converted(chosen, training):
         _check_fits(chosen, engine_of(training), training.world_size)
     return chosen
 
@@ -131,9 +113,18 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What a complete checkpoint says of itself."""
-    step = int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
-    return Checkpoint(folder, step, _engine_in(folder), _processes(folder))
+    """What a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: it is not complete.
+    """
+    if gap := missing(folder):
+        raise CheckpointError(
+            f"{folder} is not complete (missing: {gap}). Name another checkpoint, or start a new run from its weights: "
+            f"model_name_or_path={folder} and another output_dir"
+        )
+    manifest = _manifest(folder)
+    return Checkpoint(folder, manifest["step"], manifest["engine"], manifest["processes"])
 
 
 def missing(folder: Path) -> str | None:
@@ -141,103 +132,24 @@ def missing(folder: Path) -> str | None:
     if not folder.is_dir():
         return "the folder itself"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        sizes = {folder / name: int(size) for name, size in manifest["files"].items()}
+        manifest = _manifest(folder)
+        sizes = {name: int(size) for name, size in manifest["files"].items()}
+        readable = manifest["engine"] in ENGINES and manifest["step"] >= 0 and manifest["processes"] > 0
     except FileNotFoundError:
-        return _missing_files(folder)
+        return f"{MANIFEST}, which Mini-R1 writes last: it was interrupted, or another program wrote the checkpoint"
     except (ValueError, KeyError, AttributeError, TypeError):
+        readable = False
+    if not readable:
         return f"a readable {MANIFEST}"
-    for path, size in sizes.items():
-        if not path.is_file() or path.stat().st_size != size:
-            there = path.stat().st_size if path.is_file() else 0
-            return f"{path.relative_to(folder)} ({there:,} of {size:,} bytes are there)"
-    return _missing_files(folder)
+    for name, size in sizes.items():
+        there = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if there != size or not (folder / name).is_file():
+            return f"{name} ({there:,} of {size:,} bytes are there)"
+    return None if any("optim" in name for name in sizes) else "the optimizer, which save_only_model leaves out"
 
 
-def _missing_files(folder: Path) -> str | None:
-    """The first thing that is not there or was cut off; written in this order: weights, optimizer, RNG, state."""
-    tests = (_missing_weights, _missing_optimizer, _missing_random_state, _missing_state)
-    return next((gap for test in tests if (gap := test(folder))), None)
-
-
-def _missing_weights(folder: Path) -> str | None:
-    if _engine_in(folder) in (ZERO3, FSDP):
-        return None  # their own files hold the weights
-    return missing_weights(folder)
-
-
-def _missing_optimizer(folder: Path) -> str | None:
-    engine = _engine_in(folder)
-    if engine == FSDP:
-        sharded = any(folder.glob("optimizer_*/.metadata"))  # .metadata is the last that distributed checkpoints write
-        return (
-            None if sharded or (folder / "optimizer.bin").is_file() else "the optimizer (optimizer_0 or optimizer.bin)"
-        )
-    if engine == TORCH:
-        wanted = [folder / "optimizer.pt", folder / "scheduler.pt"]
-    elif not (folder / "latest").is_file():
-        return "the file latest"
-    else:
-        wanted = _deepspeed_files(folder, engine)
-    return next((str(path.relative_to(folder)) for path in wanted if not _torch_complete(path)), None)
-
-
-def _missing_random_state(folder: Path) -> str | None:
-    processes = _processes(folder)
-    names = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
-    return next((name for name in names if not _torch_complete(folder / name)), None)
-
-
-def _missing_state(folder: Path) -> str | None:
-    try:
-        int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"a readable {STATE}"
-    return None
-
-
-def _engine_in(folder: Path) -> str:
-    """Which engine wrote a checkpoint, by the names of its files."""
-    if (folder / "latest").is_file() or any(folder.glob("global_step*")):
-        shards = _deepspeed_folder(folder)
-        return ZERO3 if any(shards.glob("zero_pp_rank_*_model_states.pt")) else ZERO
-    if any(folder.glob("pytorch_model_fsdp*")):
-        return FSDP
-    return TORCH
-
-
-def _deepspeed_folder(folder: Path) -> Path:
-    """Where DeepSpeed put its shards; `latest`, which it writes last, names it."""
-    latest = folder / "latest"
-    return (
-        folder / latest.read_text(encoding="utf-8").strip() if latest.is_file() else next(folder.glob("global_step*"))
-    )
-
-
-def _deepspeed_files(folder: Path, engine: str) -> list[Path]:
-    """The files of all processes: the model's parts and the optimizer's."""
-    shards, ranks = _deepspeed_folder(folder), range(_processes(folder))
-    # The names of the optimizer's parts start with its precision.
-    prefix = "bf16_" if any(shards.glob("bf16_zero_pp_rank_*_optim_states.pt")) else ""
-    models = [f"zero_pp_rank_{rank}_mp_rank_00" for rank in ranks] if engine == ZERO3 else ["mp_rank_00"]
-    names = [f"{model}_model_states.pt" for model in models]
-    names += [f"{prefix}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in ranks]
-    return [shards / name for name in names]
-
-
-def _processes(folder: Path) -> int:
-    """How many processes wrote a checkpoint: by the manifest, else one more than the highest rank in a file's name."""
-    manifest = folder / MANIFEST
-    if manifest.is_file():
-        return int(json.loads(manifest.read_text(encoding="utf-8"))["processes"])
-    names = [path.name for path in folder.rglob("*") if path.suffix in (".pt", ".pth")]
-    ranks = [int(match[1]) for name in names if (match := re.search(r"(?:rng_state|pp_rank)_(\d+)", name))]
-    return max(ranks, default=0) + 1
-
-
-def _torch_complete(path: Path) -> bool:
-    """Whether a `torch.save` file is complete: it is a zip archive, whose directory comes last."""
-    return path.is_file() and zipfile.is_zipfile(path)
+def _manifest(folder: Path) -> Any:
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 def engine_of(training: TrainingArguments) -> str:
@@ -261,7 +173,8 @@ def _check_fits(checkpoint: Checkpoint, engine: str, processes: int) -> None:
     if (checkpoint.engine, checkpoint.processes) == (engine, processes):
         return
     both_deepspeed = {checkpoint.engine, engine} <= {ZERO, ZERO3}
-    shards = _deepspeed_folder(checkpoint.folder) if both_deepspeed else None
+    # DeepSpeed names the folder of its shards in the file `latest`.
+    shards = checkpoint.folder / (checkpoint.folder / "latest").read_text().strip() if both_deepspeed else None
     convert = (
         f"convert it (python -m deepspeed.checkpoint.ds_to_universal --input_folder {shards} --output_folder "
         f'{shards}_universal, then "checkpoint": {{"load_universal": true}} in the DeepSpeed configuration), or '
@@ -279,14 +192,13 @@ def _launch(engine: str, processes: int) -> str:
     return f"{processes} process{'es' if processes > 1 else ''} with {engine}"
 
 
-def write_manifest(folder: Path, processes: int, more: Mapping[str, Any] | None = None) -> None:
+def write_manifest(folder: Path, step: int, engine: str, processes: int, more: Mapping[str, Any] | None = None) -> None:
     """List every file of a checkpoint with its size, and `more`; the file appears complete or not at all."""
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     files.pop(MANIFEST, None)
     draft = folder / f"{MANIFEST}.part"
-    draft.write_text(
-        json.dumps({"processes": processes, **(more or {}), "files": files}, indent=2) + "\n", encoding="utf-8"
-    )
+    manifest = {"step": step, "engine": engine, "processes": processes, **(more or {}), "files": files}
+    draft.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     draft.rename(folder / MANIFEST)
 
 

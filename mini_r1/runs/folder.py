@@ -153,13 +153,15 @@ def _check_made_here(output: Path) -> None:
     """Refuse a folder with a model that no run of this project made."""
     found = sorted(path.name for pattern in WEIGHTS for path in output.glob(pattern))
     record = find_record(output)
+    checkpoints = checkpoint_folders(output)
+    ours = (output / LOCK).exists() or any((path / MANIFEST).exists() for path in checkpoints)
+    wanted, fix = "an empty folder, or one of a run", "set another output_dir"
     if found and not (record and record.data):
-        raise OutputError(
-            output,
-            "an empty folder, or one of a run",
-            "set another output_dir",
-            f"it holds a model that no run of Mini-R1 made ({found[0]})",
-        )
+        raise OutputError(output, wanted, fix, f"it holds a model that no run of Mini-R1 made ({found[0]})")
+    if checkpoints and not ours:
+        name = checkpoints[-1].name
+        fix += f"; to begin from the weights there, with model_name_or_path={checkpoints[-1]}"
+        raise OutputError(output, wanted, fix, f"it holds a checkpoint that no run of Mini-R1 made ({name})")
 
 
 # --- a run that is there -------------------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ def _check_made_here(output: Path) -> None:
 def _named(training: GRPOConfig, output: Path) -> Path:
     folder = Path(str(training.resume_from_checkpoint))
     if gap := missing(folder):
-        fix = f"name another one, or leave the key out to resume from the newest complete one in {output}"
+        fix = f"name another one, or leave the key out to resume from the newest complete one in {output}; to begin "
+        fix += f"from its weights, set model_name_or_path: {folder} and another output_dir"
         cause = f"it is not complete (missing: {gap})"
         raise ProblemError(Problem("resume_from_checkpoint", folder, "a complete checkpoint", fix, cause))
     return folder

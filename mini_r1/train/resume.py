@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mini_r1.policy.checkpoints import STATE, Checkpoint, write_manifest
+from mini_r1.policy.checkpoints import STATE, Checkpoint, engine_of, write_manifest
 
 
 class WriteManifest(TrainerCallback):
@@ -31,7 +31,8 @@ class WriteManifest(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_manifest(folder, args.world_size, {"seconds": round(self.seconds(), 1), "run": self.run})
+            more = {"seconds": round(self.seconds(), 1), "run": self.run}
+            write_manifest(folder, state.global_step, engine_of(args), args.world_size, more)
         return control
 
 

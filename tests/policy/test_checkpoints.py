@@ -1,4 +1,4 @@
-"""Checkpoints: only whole ones are gone on from, and only by the launch that wrote them."""
+"""Checkpoints: only complete ones are resumed, and only by the launch that wrote them."""
 
 import logging
 import shutil
@@ -36,7 +36,7 @@ def make_checkpoint(output: Path, step: int, processes: int = 1, manifest: bool 
         torch.save({"state": torch.zeros(1000)}, folder / name)
     (folder / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
     if manifest:
-        write_manifest(folder, processes)
+        write_manifest(folder, step, TORCH, processes)
     return folder
 
 
@@ -51,6 +51,7 @@ def make_deepspeed(output: Path, step: int, stage: int, processes: int) -> Path:
         torch.save({}, shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
         model = f"zero_pp_rank_{rank}_mp_rank_00" if stage == 3 else "mp_rank_00"
         torch.save({}, shards / f"{model}_model_states.pt")
+    write_manifest(folder, step, ZERO3 if stage == 3 else ZERO, processes)
     return folder
 
 
@@ -70,15 +71,14 @@ def test_the_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path, 
     assert (chosen.step, chosen.engine, chosen.processes) == (10, TORCH, 1)
 
 
-@pytest.mark.parametrize("manifest", [True, False])
 @pytest.mark.parametrize("cut", [True, False])
 @pytest.mark.parametrize("name", FILES)
 def test_a_half_written_checkpoint_is_skipped_with_one_warning(
-    name: str, cut: bool, manifest: bool, tmp_path: Path, training: TrainingArguments, caplog: pytest.LogCaptureFixture
+    name: str, cut: bool, tmp_path: Path, training: TrainingArguments, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever of its files is absent or cut off, with a manifest and without one."""
+    """Whichever of its files is absent or cut off."""
     make_checkpoint(tmp_path, 2)
-    path = make_checkpoint(tmp_path, 4, manifest=manifest) / name
+    path = make_checkpoint(tmp_path, 4) / name
     content = path.read_bytes()
     path.unlink()
     if cut:
@@ -88,8 +88,28 @@ def test_a_half_written_checkpoint_is_skipped_with_one_warning(
     assert chosen is not None
     assert chosen.step == 2
     (warning,) = caplog.messages
-    assert str(path.parent) in warning
-    assert (name in warning) or (name.endswith("safetensors") and "weights" in warning)
+    assert str(path.parent) in warning and name in warning
+
+
+def test_a_checkpoint_that_was_interrupted_or_that_another_program_wrote_is_not_resumed(
+    tmp_path: Path, training: TrainingArguments, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The manifest is the last file, and only ours: skipped with a line, or refused with one where it is named."""
+    make_checkpoint(tmp_path, 2)
+    folder = make_checkpoint(tmp_path, 4, manifest=False)
+    assert choose_checkpoint(training) == read_checkpoint(tmp_path / "checkpoint-2")
+    assert "checkpoint-4 is not complete (missing: complete.json, which Mini-R1 writes last" in caplog.text
+    training.resume_from_checkpoint = str(folder)
+    with pytest.raises(CheckpointError, match=f"or another program wrote.*model_name_or_path={folder} "):
+        choose_checkpoint(training)
+
+
+def test_a_checkpoint_without_an_optimizer_is_not_resumed(tmp_path: Path) -> None:
+    """As save_only_model leaves it; the Trainer would begin with a new optimizer, and say nothing."""
+    folder = make_checkpoint(tmp_path, 2, manifest=False)
+    (folder / "optimizer.pt").unlink()
+    write_manifest(folder, 2, TORCH, processes=1)
+    assert "save_only_model" in str(missing(folder))
 
 
 def test_a_named_checkpoint_that_is_not_whole_is_an_error(tmp_path: Path, training: TrainingArguments) -> None:
@@ -97,7 +117,7 @@ def test_a_named_checkpoint_that_is_not_whole_is_an_error(tmp_path: Path, traini
     make_checkpoint(tmp_path, 2)
     (make_checkpoint(tmp_path, 4) / "optimizer.pt").unlink()
     training.resume_from_checkpoint = str(tmp_path / "checkpoint-4")
-    with pytest.raises(CheckpointError, match=r"checkpoint-4.*missing: optimizer\.pt"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-4 is not complete \(missing: optimizer\.pt"):
         choose_checkpoint(training)
 
 
@@ -106,7 +126,7 @@ def test_the_manifest_covers_files_that_no_other_check_looks_at(cut: bool, tmp_p
     folder = make_checkpoint(tmp_path, 3, manifest=False)
     config = folder / "config.json"
     config.write_text('{"model_type": "qwen2"}')
-    write_manifest(folder, processes=1)
+    write_manifest(folder, 3, TORCH, processes=1)
     assert missing(folder) is None
     config.write_text("{") if cut else config.unlink()
     assert "config.json" in (missing(folder) or "")

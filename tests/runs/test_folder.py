@@ -171,7 +171,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_and_said(
     folder = interrupted(finished, tmp_path)
     manifest = json.loads((folder / "checkpoint-1" / "complete.json").read_text(encoding="utf-8"))
     (folder / "checkpoint-1" / "complete.json").write_text(
-        json.dumps({key: manifest[key] for key in ("processes", "files")})
+        json.dumps({key: manifest[key] for key in ("step", "engine", "processes", "files")})
     )
     (note,) = examine(folder, "--seed", "7").notes
     assert "has no record of its settings" in note
@@ -200,6 +200,20 @@ def test_somebody_elses_model_and_a_file_are_refused(tmp_path: Path, examine: Ex
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ProblemError, match="is a file"):
             examine(path)
+
+
+def test_checkpoints_that_another_program_wrote_are_refused_and_never_rotated_away(
+    finished: Path, tmp_path: Path, examine: Examine
+) -> None:
+    """As the Trainer leaves them: with all its files, without ours."""
+    stock = tmp_path / "checkpoint-1"
+    shutil.copytree(finished / "checkpoint-1", stock, ignore=shutil.ignore_patterns("complete.json"))
+    with pytest.raises(ProblemError, match=rf"no run of Mini-R1 made \(checkpoint-1\).*model_name_or_path={stock}"):
+        examine(tmp_path)
+    with pytest.raises(ProblemError, match=rf"or another program wrote.*model_name_or_path: {stock} "):
+        examine(tmp_path / "new", "--resume_from_checkpoint", str(stock))
+    (tmp_path / ".run.lock").touch()  # a run of ours that was interrupted while it saved its first one
+    assert examine(tmp_path).words.startswith("no run yet")
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------
