@@ -29,7 +29,7 @@ with in_words():
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.program.terminal import GrowingText
     from mini_r1.prompts.build import PromptWriter
-    from mini_r1.prompts.options import add_prompt_options, chosen_prompt
+    from mini_r1.prompts.settings import add_prompt_options, chosen_prompt
     from mini_r1.runs.identity import find_record
     from mini_r1.tasks.registry import DEFAULT_TASK, task_of
     from mini_r1.tasks.task import Task

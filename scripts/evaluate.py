@@ -30,10 +30,9 @@ with in_words():
     from transformers import PreTrainedTokenizerBase
 
     from mini_r1.policy.loading import load_model, load_tokenizer, resolve_model
-    from mini_r1.policy.state import read_state
+    from mini_r1.policy.weights import read_state
     from mini_r1.program.quiet import quiet_libraries
-    from mini_r1.prompts.options import add_prompt_options, chosen_prompt
-    from mini_r1.prompts.settings import PromptSettings
+    from mini_r1.prompts.settings import PromptSettings, add_prompt_options, chosen_prompt
     from mini_r1.results.card import CARD, EVALUATION, update_card
     from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
     from mini_r1.runs.exposure import Exposure, examine_exposure

@@ -5,45 +5,35 @@ on with it. There is no end of a turn, either: a completion ends where the model
 token, or at the limit of its length. (DeepSeek-AI 2025, arXiv:2501.12948, table 1, has the idea; the words are ours.)
 """
 
-from dataclasses import dataclass
-
 from transformers import PreTrainedTokenizerBase
 
 from mini_r1.prompts.settings import PromptError, PromptSettings
 
 
-@dataclass(frozen=True)
 class BaseFormat:
     """How a question is put to a base model; a stand-in for `mini_r1.prompts.chat_template.ChatFormat`.
 
     Attributes:
-        tokenizer, settings: what is written for.
         end: what follows the assistant's text: the tokenizer's end token.
+
+    Raises:
+        PromptError: if the tokenizer has no end token.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    settings: PromptSettings
-    end: str
     folds = False  # there are no roles
 
-    @property
-    def ends(self) -> str:
-        """How a completion ends, as the first half of a sentence."""
-        return f"the text ends with the tokenizer's end token {self.end!r}"
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> "BaseFormat":
-        """The format for a tokenizer.
-
-        Raises:
-            PromptError: if the tokenizer has no end token.
-        """
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> None:
         if not tokenizer.eos_token:
             raise PromptError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no end token, so that no text would ever end",
                 "set eos_token in its tokenizer_config.json, or a tokenizer_name_or_path that has one",
             )
-        return cls(tokenizer, settings, str(tokenizer.eos_token))
+        self.tokenizer, self.settings, self.end = tokenizer, settings, str(tokenizer.eos_token)
+
+    @property
+    def ends(self) -> str:
+        """How a completion ends, as the first half of a sentence."""
+        return f"the text ends with the tokenizer's end token {self.end!r}"
 
     def begin(self, opening: str, user: str, prefill: str) -> str:
         """The text up to where the assistant has begun with `prefill`; the opening, if there is one, stands in front.

@@ -42,12 +42,13 @@ class PromptWriter:
         self.tokenizer, self.task = tokenizer, task
         settings = settings or PromptSettings()
         example, _ = task.solved_example()
-        self.system = _system_text(task, settings)
+        own = task.opening if settings.style == "base" else task.system_prompt
+        self.system = own if settings.system_prompt is None else settings.system_prompt
         self.format: PromptFormat
         if settings.style == "base":
-            self.format = BaseFormat.of(tokenizer, settings)
+            self.format = BaseFormat(tokenizer, settings)
         else:
-            self.format = ChatFormat.of(tokenizer, self.system, task.question(example), settings)
+            self.format = ChatFormat(tokenizer, self.system, task.question(example), settings)
         self._adds_bos = _leading_bos(tokenizer, "a") > 0
         _check_tokens(tokenizer, self.write(example), task.prefill)  # the others differ in their question only
 
@@ -122,13 +123,6 @@ def build_prompts(
     level = logging.WARNING if dropped else logging.INFO
     logger.log(level, "prompts: %d kept, %d dropped (over %d tokens)", len(keep), dropped, max_prompt_length)
     return problems.add_column("prompt", prompts).select(keep), dropped
-
-
-def _system_text(task: Task, settings: PromptSettings) -> str:
-    """What stands in front of the question: the recipe's text, or the task's for this style; "" for nothing."""
-    if settings.system_prompt is not None:
-        return settings.system_prompt
-    return task.opening if settings.style == "base" else task.system_prompt
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, prefill: str) -> None:

@@ -7,7 +7,6 @@ turn begins, that is where our prompt ends; where they don't, the template is re
 """
 
 import re
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -24,60 +23,50 @@ TAG = re.compile(r"</?(think|answer)\b")
 SHOWN = 160  # characters of a rendering in an error message
 
 
-@dataclass(frozen=True)
 class ChatFormat:
     """How a tokenizer's chat template frames a conversation of a system text, a user's text and the assistant's.
 
-    Attributes:
+    Args:
         tokenizer, settings: what is rendered with.
+        system, user: an example of the texts, from which the format is found out.
+
+    Attributes:
         folds: whether the system text goes in front of the user's, since the template knows no system role.
         written: what the template writes after the user's text when asked to generate.
         header: `written`, up to the place where the assistant begins to write.
         end: what follows the assistant's text: the end of its turn, and the beginning of the user's next one.
+
+    Raises:
+        PromptError: if there is no template, or none that can be used; the message shows what it writes.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    settings: PromptSettings
-    folds: bool
-    written: str
-    header: str
-    end: str
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, system: str, user: str, settings: PromptSettings | None = None
+    ) -> None:
+        self.tokenizer, self.settings = tokenizer, settings or PromptSettings()
+        if not (self.settings.chat_template or tokenizer.chat_template):
+            raise PromptError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no chat template",
+                "set prompt_style: base, which needs none, or chat_template to the path of a file with one",
+            )
+        self.folds = False
+        self.folds = not self._shows_system(system, user)
+        messages = self._messages(system, user)
+        opened, plain = (self._render(messages, generate) for generate in (True, False))
+        for text in [system, user]:
+            if text not in opened:
+                raise self._refusal(f"does not write {_cut(text)} of the prompt, but {_cut(opened)}")
+        self.written = opened[opened.rfind(user) + len(user) :]
+        self.header, self.end = self._turn(messages, user)
+        if opened != plain:  # else it has no generation prompt, like Mistral's: a turn begins as in a conversation
+            self.header = self._agreed(THINKING.sub("", self.written), self.header)
+        if TAG.search(self.header):
+            raise self._refusal(f"writes {self.header!r} before the assistant's text, which has tags of the answer")
 
     @property
     def ends(self) -> str:
         """How a completion ends, as the first half of a sentence."""
         return f"the chat template ends the assistant's turn with {self.end.strip() or 'nothing'!r}"
-
-    @classmethod
-    def of(
-        cls, tokenizer: PreTrainedTokenizerBase, system: str, user: str, settings: PromptSettings | None = None
-    ) -> "ChatFormat":
-        """Find out the format from one example of the texts.
-
-        Raises:
-            PromptError: if there is no template, or none that can be used; the message shows what it writes.
-        """
-        settings = settings or PromptSettings()
-        if not (settings.chat_template or tokenizer.chat_template):
-            raise PromptError(
-                f"the tokenizer {tokenizer.name_or_path!r} has no chat template",
-                "set prompt_style: base, which needs none, or chat_template to the path of a file with one",
-            )
-        folds = not _shows_system(tokenizer, system, user, settings)
-        messages = _messages(system, user, folds)
-        opened, plain = (_render(tokenizer, messages, settings, generate) for generate in (True, False))
-        for text in [system, user]:
-            if text not in opened:
-                raise _refusal(tokenizer, settings, f"does not write {_cut(text)} of the prompt, but {_cut(opened)}")
-        written = opened[opened.rfind(user) + len(user) :]
-        header, end = _turn(tokenizer, messages, user, settings)
-        if opened != plain:  # else it has no generation prompt, like Mistral's: a turn begins as in a conversation
-            header = _agreed(tokenizer, settings, THINKING.sub("", written), header)
-        if TAG.search(header):
-            raise _refusal(
-                tokenizer, settings, f"writes {header!r} before the assistant's text, which has tags of the answer"
-            )
-        return cls(tokenizer, settings, folds, written, header, end)
 
     def begin(self, system: str, user: str, prefill: str) -> str:
         """The text of a conversation in which the assistant has begun with `prefill`, and nothing before it.
@@ -85,87 +74,71 @@ class ChatFormat:
         Raises:
             PromptError: if the template treats these texts otherwise than the example.
         """
-        text = _render(self.tokenizer, _messages(system, user, self.folds), self.settings, generate=True)
+        text = self._render(self._messages(system, user), generate=True)
         if not text.endswith(user + self.written):
-            raise _refusal(
-                self.tokenizer, self.settings, f"does not end {_cut(user)} with {self.written!r}, but {_cut(text)}"
-            )
+            raise self._refusal(f"does not end {_cut(user)} with {self.written!r}, but {_cut(text)}")
         return text.removesuffix(self.written) + self.header + prefill
 
+    def _messages(self, system: str, user: str) -> Messages:
+        if self.folds:
+            return [{"role": "user", "content": f"{system}\n\n{user}"}]
+        opening = [{"role": "system", "content": system}] if system else []
+        return [*opening, {"role": "user", "content": user}]
 
-def _messages(system: str, user: str, folds: bool) -> Messages:
-    if folds:
-        return [{"role": "user", "content": f"{system}\n\n{user}"}]
-    opening = [{"role": "system", "content": system}] if system else []
-    return [*opening, {"role": "user", "content": user}]
-
-
-def _shows_system(tokenizer: PreTrainedTokenizerBase, system: str, user: str, settings: PromptSettings) -> bool:
-    """Whether the template takes a system message, which some refuse (Gemma 2) and some leave out without a word."""
-    try:
-        return system in _render(tokenizer, _messages(system, user, folds=False), settings, generate=True)
-    except PromptError:
-        return False
-
-
-def _turn(
-    tokenizer: PreTrainedTokenizerBase, messages: Messages, user: str, settings: PromptSettings
-) -> tuple[str, str]:
-    """What stands between the user's text and the assistant's in a conversation, and what follows the assistant's.
-
-    A conversation that goes on says more (GLM ends a turn with the user's next one), but some templates refuse it.
-    """
-    answered = [*messages, {"role": "assistant", "content": ANSWER}]
-    error = _refusal(tokenizer, settings, "leaves out what the assistant says, so that the end of its turn is unknown")
-    for conversation in ([*answered, {"role": "user", "content": NEXT_QUESTION}], answered):
+    def _shows_system(self, system: str, user: str) -> bool:
+        """Whether the template takes a system message; some refuse it (Gemma 2), and some leave it out silently."""
         try:
-            text = _render(tokenizer, conversation, settings, generate=False)
-        except PromptError as refused:
-            error = refused
-            continue
-        before, found, after = text.partition(ANSWER)
-        if found and user in before:
-            header = THINKING.sub("", before[before.rfind(user) + len(user) :])
-            return header, after.partition(NEXT_QUESTION)[0]
-    raise error
+            return system in self._render(self._messages(system, user), generate=True)
+        except PromptError:
+            return False
 
+    def _turn(self, messages: Messages, user: str) -> tuple[str, str]:
+        """What stands between the user's text and the assistant's in a conversation, and what follows the assistant's.
 
-def _agreed(
-    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, to_generate: str, in_conversation: str
-) -> str:
-    """The header of the assistant's turn, if it is the same in both cases but for white space."""
-    if to_generate.rstrip() == in_conversation.rstrip():
-        return to_generate
-    raise _refusal(
-        tokenizer,
-        settings,
-        f"begins the assistant's turn with {in_conversation!r} in a conversation, but with {to_generate!r} for the "
-        f"model to go on: where the prefill belongs can't be known",
-    )
+        A conversation that goes on says more (GLM ends a turn with the user's next one), but some templates refuse it.
+        """
+        answered = [*messages, {"role": "assistant", "content": ANSWER}]
+        error = self._refusal("leaves out what the assistant says, so that the end of its turn is unknown")
+        for conversation in ([*answered, {"role": "user", "content": NEXT_QUESTION}], answered):
+            try:
+                text = self._render(conversation, generate=False)
+            except PromptError as refused:
+                error = refused
+                continue
+            before, found, after = text.partition(ANSWER)
+            if found and user in before:
+                header = THINKING.sub("", before[before.rfind(user) + len(user) :])
+                return header, after.partition(NEXT_QUESTION)[0]
+        raise error
 
+    def _agreed(self, to_generate: str, in_conversation: str) -> str:
+        """The header of the assistant's turn, if it is the same in both cases but for white space."""
+        if to_generate.rstrip() == in_conversation.rstrip():
+            return to_generate
+        raise self._refusal(
+            f"begins the assistant's turn with {in_conversation!r} in a conversation, but with {to_generate!r} for the "
+            f"model to go on: where the prefill belongs can't be known"
+        )
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, settings: PromptSettings, generate: bool) -> str:
-    today = date.fromisoformat(settings.date)
-    ours: dict[str, Any] = {
-        "tokenize": False,
-        "add_generation_prompt": generate,
-        "chat_template": settings.chat_template,
-    }
-    variables = {**settings.template_kwargs, "strftime_now": today.strftime}
-    try:
-        return str(tokenizer.apply_chat_template(messages, **ours, **variables))
-    except Exception as error:  # a template is somebody else's program: there is nothing that it can't raise
-        roles = ", ".join(message["role"] for message in messages)
-        raise _refusal(tokenizer, settings, f"does not take messages of the roles {roles}: {error}") from error
+    def _render(self, messages: Messages, generate: bool) -> str:
+        ours: dict[str, Any] = {"tokenize": False, "add_generation_prompt": generate}
+        ours |= {"chat_template": self.settings.chat_template}
+        today = date.fromisoformat(self.settings.date)
+        variables = {**self.settings.template_kwargs, "strftime_now": today.strftime}
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, **ours, **variables))
+        except Exception as error:  # a template is somebody else's program: there is nothing that it can't raise
+            roles = ", ".join(message["role"] for message in messages)
+            raise self._refusal(f"does not take messages of the roles {roles}: {error}") from error
 
-
-def _refusal(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, what: str) -> PromptError:
-    whose = "in the file of the key chat_template" if settings.chat_template else f"of {tokenizer.name_or_path!r}"
-    return PromptError(
-        f"the chat template {whose} {what}",
-        "set chat_template to the path of a file with another one, use another model, or set prompt_style: base, which "
-        "needs no chat template",
-    )
+    def _refusal(self, what: str) -> PromptError:
+        named = self.settings.chat_template is not None
+        whose = "in the file of the key chat_template" if named else f"of {self.tokenizer.name_or_path!r}"
+        return PromptError(
+            f"the chat template {whose} {what}",
+            "set chat_template to the path of a file with another one, use another model, or set prompt_style: base, "
+            "which needs no chat template",
+        )
 
 
 def _cut(text: str) -> str:

@@ -1,5 +1,6 @@
 """What decides over the text of a prompt beside the task and the model: the same in training, evaluation and ask."""
 
+import argparse
 import contextlib
 import json
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from mini_r1.program.problems import UserError
 Record = dict[str, Any]
 PromptStyle = Literal["chat", "base"]
 
+OPTIONS = ("prompt_style", "chat_template", "system_prompt")
 # Of `apply_chat_template` and the rendering, and so not variables that a recipe can set.
 OURS = frozenset({"conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message"})
 OURS |= {"tokenize", "return_tensors", "return_dict", "return_assistant_tokens_mask", "strftime_now"}
@@ -112,7 +114,7 @@ class PromptSettings:
 
     def record(self) -> Record:
         """What `read` takes; JSON-able."""
-        return asdict(self) | {"template_kwargs": dict(self.template_kwargs)}
+        return asdict(self)
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "PromptSettings":
@@ -140,3 +142,29 @@ def read_template(path: str | Path) -> str:
     if not text.strip():
         raise PromptError(f"the chat_template {str(path)!r} is empty", fix)
     return text
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options, which are the recipe's keys of these names."""
+    group = parser.add_argument_group("prompt", "of a model without a run; a run's own is in its record")
+    group.add_argument("--prompt-style", choices=get_args(PromptStyle), help="as in a recipe (default: chat)")
+    group.add_argument("--chat-template", metavar="FILE", help="as in a recipe (default: the tokenizer's own)")
+    group.add_argument("--system-prompt", metavar="TEXT", help="as in a recipe (default: the task's)")
+
+
+def chosen_prompt(arguments: argparse.Namespace, recorded: Mapping[str, Any] | None) -> PromptSettings:
+    """The settings in a run's record, or those of the options where there is none.
+
+    Raises:
+        PromptError: for an option beside a record, or a value that can't be used.
+    """
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    if recorded and given:
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise PromptError(
+            f"{option} is given, and the run's record says how its prompts are made", f"leave {option} out"
+        )
+    if recorded:
+        return PromptSettings.read(recorded)
+    style = given.pop("prompt_style", "chat")
+    return PromptSettings.of(style=style, **given)

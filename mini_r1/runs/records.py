@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mini_r1.policy.state import is_outdated
+from mini_r1.policy.weights import is_outdated
 from mini_r1.program.problems import UserError
 
 STATE, EVALUATION, RUN = "trainer_state.json", "evaluation.json", "run.json"
@@ -81,7 +81,7 @@ class Result:
 
     Attributes:
         held_out: whether no recorded training of the model used any of the problems; None where nobody can say.
-        state: step and weights of the model that was measured (`mini_r1.policy.state`), where they were recorded.
+        state: step and weights of the model that was measured (`mini_r1.policy.weights`), where they were recorded.
         reasons: verdict -> its share of the completions.
         groups: kind of group -> group -> how its problems were solved.
         asked: the key of every problem, in order, where they were recorded.

@@ -86,7 +86,7 @@ OWN = {
 
 def begun(template: Any, **variables: Any) -> tuple[str, ChatFormat]:
     """The prompt that a template makes of the three texts."""
-    form = ChatFormat.of(chat_tokenizer(template), SYSTEM, USER, PromptSettings(variables))
+    form = ChatFormat(chat_tokenizer(template), SYSTEM, USER, PromptSettings(variables))
     return form.begin(SYSTEM, USER, PREFILL), form
 
 
@@ -170,7 +170,7 @@ def test_a_prompt_that_the_template_treats_otherwise_is_refused() -> None:
     template = CHATML.replace(
         "{%- if add", "{%- if 'secret' in messages[-1].content %}{{- 'Sure! ' }}{%- endif %}{%- if add"
     )
-    form = ChatFormat.of(qwen_tokenizer(template), SYSTEM, USER)
+    form = ChatFormat(qwen_tokenizer(template), SYSTEM, USER)
     with pytest.raises(PromptError, match="Sure! "):
         form.begin(SYSTEM, "a secret", PREFILL)
 
@@ -193,7 +193,7 @@ CLOCK = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }} "
 
 
 def test_a_templates_date_is_the_runs_and_not_todays() -> None:
-    form = ChatFormat.of(
+    form = ChatFormat(
         llama_tokenizer(PUBLISHED["llama3_2"].read_text(encoding="utf-8")),
         SYSTEM,
         USER,
@@ -204,9 +204,9 @@ def test_a_templates_date_is_the_runs_and_not_todays() -> None:
 
 def test_a_template_that_writes_the_time_gives_the_same_prompt_a_second_later() -> None:
     settings = PromptSettings()
-    first = ChatFormat.of(qwen_tokenizer(CLOCK + CHATML), SYSTEM, USER, settings).begin(SYSTEM, USER, PREFILL)
+    first = ChatFormat(qwen_tokenizer(CLOCK + CHATML), SYSTEM, USER, settings).begin(SYSTEM, USER, PREFILL)
     time.sleep(1.1)
-    again = ChatFormat.of(qwen_tokenizer(CLOCK + CHATML), SYSTEM, USER, settings).begin(SYSTEM, USER, PREFILL)
+    again = ChatFormat(qwen_tokenizer(CLOCK + CHATML), SYSTEM, USER, settings).begin(SYSTEM, USER, PREFILL)
     assert first == again
     assert first.startswith(settings.date)
 

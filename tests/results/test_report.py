@@ -25,7 +25,7 @@ import yaml
 from PIL import Image
 
 from conftest import as_program
-from mini_r1.policy.state import read_state
+from mini_r1.policy.weights import read_state
 from mini_r1.results.metrics import ATTEMPTS, LENGTH, metric_of
 from mini_r1.results.plots import LIGHT, PANELS, draw, smooth
 from mini_r1.results.report import headline, read_content, render_page, reward_rows, unlike, write_report

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import TINY_BASE, as_program
-from mini_r1.policy.state import is_outdated
+from mini_r1.policy.weights import is_outdated
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.runs.exposure import examine_exposure
 from mini_r1.runs.holdout import DataError, DataSettings, hold_out
