@@ -24,7 +24,7 @@ def test_every_room_and_every_module_has_its_line() -> None:
     assert sorted(MADE["ROOMS"]) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
     page = MADE["MAP"].read_text(encoding="utf-8")
     modules = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
-    assert len(modules) > 60
+    assert len(modules) > 40
     assert [path for path in modules if page.count(f"]({path.relative_to(PACKAGE)}): ") != 1] == []
     silent = [path for path in [*PACKAGE.rglob("*.py"), *MADE["SCRIPTS"].glob("*.py")] if not MADE["summary"](path)]
     assert silent == []

@@ -69,12 +69,23 @@ def test_run_leaves_model_tokenizer_card_checkpoints_curves_and_samples(unbroken
     assert run["seed"] == 42
 
 
-def test_a_run_leaves_its_recipe_as_it_was_read(tmp_path: Path, small_arguments: Sequence[str]) -> None:
+def test_a_run_leaves_its_recipe_as_it_was_read_and_loads_its_tokenizer_once(
+    tmp_path: Path, small_arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Resumed, which leaves out the evaluation at the start; what the run changes for the trainer is in a copy."""
+    load, loaded = AutoTokenizer.from_pretrained, []
+
+    def counted(name: str, **more: object) -> object:
+        loaded.append(name)
+        return load(name)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", counted)
     for steps in ("2", "4"):
         recipe = parse_recipe([*small_arguments, "--output_dir", str(tmp_path), "--max_steps", steps])
         before = [vars(part).copy() for part in recipe]
+        loaded.clear()
         assert run(*recipe) == 0
+        assert len(loaded) == 1
         assert [vars(part) for part in recipe] == before
 
 
