@@ -26,8 +26,7 @@ with in_words():
     from mini_r1.machine.hardware import hardware
     from mini_r1.machine.launch import Launch
     from mini_r1.policy.shape import load_config, measure_shape
-    from mini_r1.preflight.checks import step_of
-    from mini_r1.preflight.memory import peak, training_items
+    from mini_r1.preflight.memory import peak, step_of, training_items
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
     from mini_r1.train.run import build_trainer

@@ -12,8 +12,12 @@ Logits as trl 1.16 computes them (trl/kernels/chunked_logprob.py): tile by tile,
 from dataclasses import dataclass
 from typing import Literal
 
+from trl import GRPOConfig, ModelConfig
+
+from mini_r1.machine.gpus import generation_kind, uses_gpus
 from mini_r1.machine.launch import Launch
 from mini_r1.policy.shape import ModelShape
+from mini_r1.recipe.arguments import ScriptArguments
 
 Phase = Literal["always", "forward and backward", "optimizer step", "generation"]
 
@@ -75,6 +79,41 @@ class Step:
     on_gpu: bool = True
     triton: bool = True
 
+    @property
+    def tokens(self) -> int:
+        """The longest sequence."""
+        return self.prompt + self.completion
+
+
+def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
+    """What of a recipe decides over memory."""
+    bits = bool(model.load_in_4bit or model.load_in_8bit)
+    linear = (NF4_NESTED if model.use_bnb_nested_quant else NF4) if model.load_in_4bit else INT8
+    mixed = bool(training.fp16 or training.bf16 in (True, None))
+    weights = 2 if model.dtype in ("bfloat16", "float16") else 4
+    generation = generation_kind(training)
+    optimizer = str(getattr(training.optim, "value", training.optim))
+    micro, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    at_a_time = micro * (training.steps_per_generation or accumulation)
+    share = float(training.vllm_gpu_memory_utilization) if generation == "colocate" else 0.0
+    return Step(
+        micro_batch=micro,
+        prompt=script.max_prompt_length,
+        completion=int(training.max_completion_length or 0),
+        weight_bytes=weights,
+        compute_bytes=2 if mixed else weights,
+        checkpointing=bool(training.gradient_checkpointing),
+        reference=training.beta != 0,
+        lora=bool(model.use_peft),
+        linear_bytes=linear if bits else None,
+        optimizer_bytes=0 if optimizer == "sgd" else 2 if "8bit" in optimizer else 8,
+        generated=at_a_time if generation == "transformers" else 0,
+        vllm_share=share,
+        vllm_sleeps=bool(training.vllm_enable_sleep_mode),
+        on_gpu=uses_gpus(training),
+        triton=uses_gpus(training),
+    )
+
 
 def training_items(shape: ModelShape, step: Step, launch: Launch, capacity: int) -> list[Item]:
     """Itemise the memory of one training process, in bytes.
@@ -95,7 +134,7 @@ def training_items(shape: ModelShape, step: Step, launch: Launch, capacity: int)
     if step.generated:
         tokens = step.generated * (step.prompt + step.completion)
         size = tokens * shape.kv_elements_per_token * step.compute_bytes
-        items.append(Item("KV cache", size, f"{step.generated} completions of {_tokens(step)} tokens", "generation"))
+        items.append(Item("KV cache", size, f"{step.generated} completions of {step.tokens} tokens", "generation"))
     return [item for item in items if item.size]
 
 
@@ -108,23 +147,19 @@ def peak(items: list[Item]) -> float:
     return always + max(phases.values(), default=0.0)
 
 
-def _tokens(step: Step) -> int:
-    return step.prompt + step.completion
-
-
 def _model_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
     """Weights, gradients, optimizer and reference model: what does not depend on the batch."""
     deepspeed = launch.engine == "deepspeed"
-    stage = launch.zero_stage
-    share = {level: launch.processes if stage >= level else 1 for level in (1, 2, 3)}
+    share = {level: launch.processes if launch.zero_stage >= level else 1 for level in (1, 2, 3)}
     trained = shape.adapter if step.lora else shape.parameters
-    held = _held_bytes(step, deepspeed)
-    frozen = _frozen_size(shape, step) if step.lora else 0.0
+    # DeepSpeed casts the model, autocast each matrix, and PEFT makes adapters float32.
+    held = step.compute_bytes if deepspeed else 4 if step.lora else step.weight_bytes
+    per_linear = step.linear_bytes if step.linear_bytes is not None else step.weight_bytes
+    frozen = shape.linear * per_linear + (shape.parameters - shape.linear) * step.weight_bytes if step.lora else 0.0
     weights = frozen + trained * held
     items = [Item("weights", 0 if launch.offload_weights else weights / share[3], _weights_how(step, held, share[3]))]
-    gradient = trained * held / share[2]
-    where = _over(share[2])
-    items.append(Item("gradients", gradient, f"{held} B per trained parameter{where}"))
+    gradients = f"{held} B per trained parameter{_over(share[2])}"
+    items.append(Item("gradients", trained * held / share[2], gradients))
     # Without DeepSpeed the float32 weights are the master weights; DeepSpeed keeps those beside its own in bf16.
     master = 4 if deepspeed else 0
     optimizer = 0.0 if launch.offload_optimizer else trained * (step.optimizer_bytes + master) / share[1]
@@ -135,18 +170,6 @@ def _model_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
     if launch.engine == "ddp":
         items.append(Item("DDP buckets", trained * held, "a second copy of the gradients"))
     return items
-
-
-def _held_bytes(step: Step, deepspeed: bool) -> int:
-    """Bytes of a trained weight: DeepSpeed casts the model, autocast each matrix, and PEFT makes adapters float32."""
-    if deepspeed:
-        return step.compute_bytes
-    return 4 if step.lora else step.weight_bytes
-
-
-def _frozen_size(shape: ModelShape, step: Step) -> float:
-    per_linear = step.linear_bytes if step.linear_bytes is not None else step.weight_bytes
-    return shape.linear * per_linear + (shape.parameters - shape.linear) * step.weight_bytes
 
 
 def _weights_how(step: Step, held: int, share: int) -> str:
@@ -163,31 +186,22 @@ def _over(share: int) -> str:
 
 def _batch_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
     """Activations, logits and what the engine needs to move weights and gradients."""
-    tokens = step.micro_batch * _tokens(step)
-    moves = engine_buffers(shape, step, launch)
     trains: Phase = "forward and backward"
-    return [
-        Item("activations", activations(shape, step, launch), _activations_how(step), trains),
-        Item("logits", logits(shape, step, tokens), "a tile of them, and the head's gradient in float32", trains),
-        *moves,
-    ]
-
-
-def _activations_how(step: Step) -> str:
     kept = "a residual per layer, one layer in full" if step.checkpointing else "all layers in full"
-    return f"{step.micro_batch} completions of {_tokens(step)} tokens, {kept}"
-
-
-def residual_bytes(step: Step, launch: Launch) -> int:
-    """Bytes of a number in the residual stream: autocast leaves it in the type of the embeddings."""
-    return step.compute_bytes if launch.engine == "deepspeed" else step.weight_bytes
+    completions = f"{step.micro_batch} completions of {step.tokens} tokens, {kept}"
+    return [
+        Item("activations", activations(shape, step, launch), completions, trains),
+        Item("logits", logits(shape, step), "a tile of them, and the head's gradient in float32", trains),
+        *engine_buffers(shape, step, launch),
+    ]
 
 
 def activations(shape: ModelShape, step: Step, launch: Launch) -> float:
     """Bytes that the backward pass needs of the forward pass, and of its own gradients in one layer."""
-    tokens = step.micro_batch * _tokens(step)
+    tokens = step.micro_batch * step.tokens
     attention = shape.heads * shape.head_dim
-    residual, compute = residual_bytes(step, launch), step.compute_bytes
+    compute = step.compute_bytes
+    residual = compute if launch.engine == "deepspeed" else step.weight_bytes  # autocast leaves it as the embeddings
     # Per token and layer: two residuals, two normalised and two scaled ones; query, key and value (both repeated for
     # all heads), the attention's output and its copy for the projection; gate, its activation, up, and their product.
     kept = (4 * shape.hidden) * residual + (2 * shape.hidden + 5 * attention + 4 * shape.intermediate) * compute
@@ -198,9 +212,9 @@ def activations(shape: ModelShape, step: Step, launch: Launch) -> float:
     return float(tokens * (full * kept + passing + stream))
 
 
-def logits(shape: ModelShape, step: Step, tokens: int) -> float:
+def logits(shape: ModelShape, step: Step) -> float:
     """Bytes of the head's forward and backward: a tile of logits, and the gradients that it adds up in float32."""
-    scored = step.micro_batch * step.completion if step.triton else tokens
+    scored = step.micro_batch * (step.completion if step.triton else step.tokens)
     tile = min(scored, LOGITS_TOKENS) * min(shape.vocabulary, LOGITS_VOCABULARY) * step.compute_bytes
     copies = 1 if step.triton else 4  # without Triton, softmax and gradient are float32 tensors beside the tile
     hidden = scored * shape.hidden * (4 + step.compute_bytes)

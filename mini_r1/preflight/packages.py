@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from packaging.version import Version
 
-from mini_r1.preflight.plan import Plan
+from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.program.problems import Problem
 from mini_r1.recipe.ranges import TRACKERS
 
@@ -29,14 +29,9 @@ OPTIMIZERS = (
     ("grokadamw", "grokadamw", "grokadamw"),
     ("schedule_free", "schedulefree", "schedulefree"),
     ("stable_adamw", "optimi", "torch-optimi"),
-    ("adamw_torch_4bit", "torchao", "torchao"),
-    ("adamw_torch_8bit", "torchao", "torchao"),
+    *((name, "torchao", "torchao") for name in ("adamw_torch_4bit", "adamw_torch_8bit")),
     ("anyprecision", "torchdistx", "torchdistx"),
-    ("8bit", "bitsandbytes", "bitsandbytes"),
-    ("paged", "bitsandbytes", "bitsandbytes"),
-    ("ademamix", "bitsandbytes", "bitsandbytes"),
-    ("lion", "bitsandbytes", "bitsandbytes"),
-    ("bnb", "bitsandbytes", "bitsandbytes"),
+    *((part, "bitsandbytes", "bitsandbytes") for part in ("8bit", "paged", "ademamix", "lion", "bnb")),
 )
 WANDB_HOST = "https://api.wandb.ai"
 
@@ -90,27 +85,23 @@ def needs(plan: Plan) -> Iterator[Need]:
         )
 
 
-def check_packages(plan: Plan) -> tuple[list[Problem], list[str]]:
-    """Look for what the recipe needs.
-
-    Returns:
-        what is missing, and notes on what is needed only where the recipe is to run.
-    """
-    problems, notes = [], []
+def check_packages(plan: Plan, environ: Mapping[str, str], findings: Findings) -> None:
+    """Look for what the recipe needs, and for the logins that would be asked for."""
     for need in needs(plan):
         if _is_installed(need.module):
             cause = _wrong_version(need.module)
         else:
             cause = f"the package {need.module} is not installed"
         if cause and need.gpu and plan.elsewhere:
-            notes.append(f"{need.key} is {need.value}: {cause} here; the machine that it runs on needs it")
+            findings.notes.append(f"{need.key} is {need.value}: {cause} here; the machine that it runs on needs it")
         elif cause:
             fix = f"{need.install}; or set {need.instead}"
-            problems.append(Problem(need.key, need.value, f"{need.module}, ready to be imported", fix, cause))
-    return problems, notes
+            findings.problems.append(Problem(need.key, need.value, f"{need.module}, ready to be imported", fix, cause))
+    if login := _check_logins(plan, environ):
+        findings.problems.append(login)
 
 
-def check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
+def _check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
     """Find a tracker that would ask for a login, and wait for the answer, or that works in a cluster only."""
     if "kubeflow" in _trackers(plan.training.report_to) and not environ.get("KUBEFLOW_TRAINER_SERVER_URL"):
         cause = "KUBEFLOW_TRAINER_SERVER_URL is not set, which Kubeflow does"
@@ -131,11 +122,9 @@ def check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
 def _trackers(report_to: Any) -> list[str]:
     """The names in `report_to`; all that are installed for "all"."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
-    return (
-        [name for name, package in TRACKERS.items() if package and _is_installed(package[0])]
-        if "all" in names
-        else names
-    )
+    if "all" not in names:
+        return names
+    return [name for name, package in TRACKERS.items() if package and _is_installed(package[0])]
 
 
 def _is_installed(module: str) -> bool:

@@ -1,11 +1,13 @@
 """The preflight's check of tokenizer and puzzles, of the prompts they make, and of what comes back from a policy."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from datasets import Dataset
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from mini_r1.policy.loading import LOAD_ERRORS
+from mini_r1.policy import loading
+from mini_r1.policy.loading import ModelError
 from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.preflight.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
 from mini_r1.program.problems import Problem, in_one_line
@@ -31,9 +33,10 @@ def check_prompts(
     """
     rows: list[tuple[str, str]] = []
     tokenizer = _load_tokenizer(plan, findings)
-    task = _make_task(plan, findings)
-    if task is None:
-        return
+    try:
+        task = task_of(plan.script.task, plan.script.task_config)
+    except TaskError:
+        return  # which the check of the rewards has told
     problems = _load_problems(plan, task, batches, began, rows, findings)
     if tokenizer is not None:
         _check_vocabulary(tokenizer, config, findings)
@@ -49,19 +52,8 @@ def _load_tokenizer(plan: Plan, findings: Findings) -> PreTrainedTokenizerBase |
         if not any(problem.name == "model_name_or_path" for problem in findings.problems):
             name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
             allowed, fix = "a folder or Hub model with a tokenizer", "name one that has a tokenizer"
-            findings.problems.append(
-                Problem("tokenizer_name_or_path", name, allowed, fix, in_one_line(error.__cause__ or error))
-            )
-        return None
-
-
-def _make_task(plan: Plan, findings: Findings) -> Task | None:
-    """The task that the recipe names; where there is none, another check has said so."""
-    try:
-        return task_of(plan.script.task, plan.script.task_config)
-    except TaskError as error:
-        if error.problem not in findings.problems:
-            findings.problems.append(error.problem)
+            cause = in_one_line(error.__cause__ or error)
+            findings.problems.append(Problem("tokenizer_name_or_path", name, allowed, fix, cause))
         return None
 
 
@@ -146,10 +138,6 @@ def _stop_tokens(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: Pretrai
     name, revision = str(plan.model.model_name_or_path), plan.model.model_revision
     own = None
     if plan.generation == "colocate" and plan.script.tokenizer_name_or_path:
-        try:
-            own = AutoTokenizer.from_pretrained(
-                name, revision=revision, trust_remote_code=plan.training.trust_remote_code
-            )
-        except LOAD_ERRORS:
-            own = None  # then vLLM has no other than ours, either
+        with suppress(ModelError):  # then vLLM has no other than ours, either
+            own = loading.load_tokenizer(name, revision=revision, trust_remote_code=plan.training.trust_remote_code)
     return stop_tokens(tokenizer, generation_config(name, revision, config) if config is not None else None, own)

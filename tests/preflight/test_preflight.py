@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused_with_what_saves_most(four_gpus: dict[str, 
 
 
 def test_a_full_disk_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mini_r1.preflight.checks.free_bytes", lambda folder: 30 * 2**20)
+    monkeypatch.setattr("mini_r1.preflight.space.free_bytes", lambda folder: 30 * 2**20)
     assert names(check()) == ["free disk"]
     assert check(save_total_limit=1, save_only_model=True).problems == []
 

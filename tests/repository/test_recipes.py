@@ -12,8 +12,7 @@ from trl import GRPOConfig, ModelConfig
 from conftest import ROOT
 from mini_r1.machine.launch import Launch, read_launch
 from mini_r1.policy.shape import measure_shape, published_config
-from mini_r1.preflight.checks import step_of
-from mini_r1.preflight.memory import peak, training_items
+from mini_r1.preflight.memory import peak, step_of, training_items
 from mini_r1.recipe.batches import plan_batches
 from mini_r1.recipe.read import parse_recipe, read_recipe
 
