@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
 STATE = "trainer_state.json"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 TORCH, ZERO, ZERO3, FSDP = ENGINES = "PyTorch", "DeepSpeed ZeRO-1/2", "DeepSpeed ZeRO-3", "FSDP"
 
 Decision = TypeVar("Decision")
@@ -105,11 +106,9 @@ def newest_complete(output: Path) -> Checkpoint | None:
 
 def checkpoint_folders(output: Path) -> list[Path]:
     """The folders `checkpoint-N` of a run, oldest step first."""
-    numbered = [(int(match[1]), path) for path in output.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    found = output.glob("checkpoint-*")
+    numbered = [(int(match[1]), path) for path in found if (match := CHECKPOINT.fullmatch(path.name))]
     return [path for _, path in sorted(numbered) if path.is_dir()]
-
-
-_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -1,8 +1,7 @@
 """Loads a policy to look at it rather than to train it: from a folder or the Hub, a full model or an adapter."""
 
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mini_r1.policy.checkpoints import CHECKPOINT, checkpoint_folders
 from mini_r1.program.problems import UserError, in_one_line
 
 RUNS = Path("runs")  # where the recipes put their runs
@@ -20,7 +20,6 @@ RUNS = Path("runs")  # where the recipes put their runs
 LOCAL_FOLDERS = (RUNS.name, "assets")
 MODEL_FILES = ("config.json", "adapter_config.json")
 MOST_LISTED = 10
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What the libraries raise for a model that is missing, damaged, unknown to them or in want of a package.
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
@@ -43,11 +42,11 @@ def resolve_model(name: str) -> str:
         the name for `load_tokenizer` and `load_model`, `~` expanded.
     """
     folder = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises for an unknown ~user)
-    if _is(Path.is_dir, folder):
+    if os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
         if not _holds_model(folder):
             raise ModelError(f"{name!r} holds no model (no {' or '.join(MODEL_FILES)}){_suggest(name, folder)}")
         return str(folder)
-    if _is(Path.exists, folder):
+    if os.path.exists(folder):  # noqa: PTH110
         raise ModelError(f"{name!r} is a file; a model is the folder that holds its config.json")
     if _written_as_a_path(name):
         raise ModelError(f"there is no model folder {name!r} (looked in {Path.cwd()}){_suggest(name, folder)}")
@@ -122,25 +121,16 @@ def _resembles_a_run(name: str) -> bool:
 
 def _is_run(folder: Path) -> bool:
     """Whether a run of this project wrote `folder`, rather than a download."""
-    return _is(Path.is_file, folder / "run.json") or any(
-        CHECKPOINT.fullmatch(path.name) for path in _folders_in(folder)
-    )
-
-
-def _is(test: Callable[[Path], bool], path: Path) -> bool:
-    """`test(path)`, and False for what can't be a path at all: too long, or with a NUL in it."""
-    try:
-        return test(path)
-    except (OSError, ValueError):
-        return False
+    return (folder / "run.json").is_file() or bool(checkpoint_folders(folder))
 
 
 def _folders_in(folder: Path) -> list[Path]:
     """Its subfolders, checkpoint-9 before checkpoint-10; none where it can't be read."""
     try:
-        return sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
+        found = [path for path in folder.iterdir() if path.is_dir()]
     except (OSError, ValueError):
         return []
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _models_near(folder: Path) -> Iterator[Path]:
@@ -152,19 +142,7 @@ def _models_near(folder: Path) -> Iterator[Path]:
 def _models_in(folder: Path) -> Iterator[Path]:
     for child in _folders_in(folder):
         # A run that has not finished holds no model itself, but its checkpoints do.
-        model = child if _holds_model(child) else _newest_checkpoint(child)
-        if model:
-            yield model
-
-
-def _newest_checkpoint(run: Path) -> Path | None:
-    checkpoints = [path for path in _folders_in(run) if CHECKPOINT.fullmatch(path.name) and _holds_model(path)]
-    return checkpoints[-1] if checkpoints else None
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sorts checkpoint-9 before checkpoint-10."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"([0-9]+)", path.name)]
+        yield from [model for model in (child, *reversed(checkpoint_folders(child))) if _holds_model(model)][:1]
 
 
 def _suggest(name: str, folder: Path) -> str:

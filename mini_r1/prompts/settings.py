@@ -1,8 +1,6 @@
 """What decides over the text of a prompt beside the task and the model: the same in training, evaluation and ask."""
 
 import argparse
-import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -79,7 +77,7 @@ class PromptSettings:
     @classmethod
     def of(
         cls,
-        template_kwargs: Mapping[str, Any] | str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
         style: PromptStyle = "chat",
         chat_template: str | Path | None = None,
         system_prompt: str | None = None,
@@ -87,7 +85,7 @@ class PromptSettings:
         """The settings of a new run, from the keys of a recipe.
 
         Args:
-            template_kwargs: `chat_template_kwargs`: a mapping, or one written as JSON.
+            template_kwargs: `chat_template_kwargs`.
             style: `prompt_style`.
             chat_template: the path of a file that holds a chat template.
             system_prompt: as the attribute; white space around it, as YAML's blocks of text leave, is taken off.
@@ -95,22 +93,9 @@ class PromptSettings:
         Raises:
             PromptError: if a value can't be used, or the file can't be read.
         """
-        given: Any = template_kwargs or {}
-        if isinstance(given, str):
-            with contextlib.suppress(ValueError):
-                given = json.loads(given)
-        if not isinstance(given, Mapping):
-            raise PromptError(
-                f"chat_template_kwargs is {template_kwargs!r}, which is no mapping",
-                "give the chat template's variables with their values, such as {enable_thinking: false}",
-            )
         text = read_template(chat_template) if chat_template else None
-        return cls(
-            dict(given),
-            style=style,
-            chat_template=text,
-            system_prompt=None if system_prompt is None else system_prompt.strip(),
-        )
+        system = None if system_prompt is None else system_prompt.strip()
+        return cls(dict(template_kwargs or {}), style=style, chat_template=text, system_prompt=system)
 
     def record(self) -> Record:
         """What `read` takes; JSON-able."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig
@@ -20,6 +20,7 @@ from trl import GRPOConfig, ModelConfig
 from mini_r1.machine.gpus import use_training_gpu
 from mini_r1.policy import loading
 from mini_r1.policy.attention import attention_implementation
+from mini_r1.policy.checkpoints import newest_complete
 from mini_r1.program.problems import in_one_line
 from mini_r1.program.redact import remember, take_api_key
 from mini_r1.prompts.settings import PromptSettings
@@ -147,12 +148,9 @@ def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
     wish: Any = training.resume_from_checkpoint
     output = Path(training.output_dir or "trainer_output").expanduser()
     first = os.environ.get("RANK", "0") == "0"  # the others' machines may not see the folder; the first one chooses
-    if wish is True and first:
-        from mini_r1.policy.checkpoints import newest_complete  # takes seconds to import
-
-        if newest_complete(output) is None:
-            fix = "leave the key out, which starts a new run where there is none"
-            raise RecipeError(f"resume_from_checkpoint is true, but {output} has no complete checkpoint: {fix}")
+    if wish is True and first and newest_complete(output) is None:
+        fix = "leave the key out, which starts a new run where there is none"
+        raise RecipeError(f"resume_from_checkpoint is true, but {output} has no complete checkpoint: {fix}")
     if wish is False and first and (found := sorted(output.glob("checkpoint-*"))):
         fix = "give another output_dir, or leave the key out to resume"
         raise RecipeError(f"resume_from_checkpoint is false, but {output} has {found[0].name}: {fix}")
@@ -197,7 +195,7 @@ def read_prompt_settings(
         PromptError: as `PromptSettings.of`.
     """
     settings = PromptSettings.of(
-        training.chat_template_kwargs,
+        cast(dict[str, Any] | None, training.chat_template_kwargs),  # by its range
         style=script.prompt_style,
         chat_template=script.chat_template,
         system_prompt=script.system_prompt,
