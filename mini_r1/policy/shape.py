@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
@@ -68,18 +68,12 @@ def load_config(model: ModelConfig, trust_remote_code: bool = False) -> tuple[Pr
     """
     name = str(model.model_name_or_path)
     try:
-        return _own_config(name, model, trust_remote_code), None
+        revision = model.model_revision
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code), None
     except (OSError, ValueError) as error:
         if name not in _PUBLISHED:
             raise
         return published_config(name), str(error).strip().splitlines()[0]
-
-
-def _own_config(name: str, model: ModelConfig, trust_remote_code: bool) -> PretrainedConfig:
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        name, revision=model.model_revision, trust_remote_code=trust_remote_code
-    )
-    return config
 
 
 def published_config(name: str) -> PretrainedConfig:
@@ -113,7 +107,7 @@ def measure_shape(config: PretrainedConfig, model: ModelConfig | None = None) ->
         network.tie_weights()
         parameters, linear, layer = _count(network), _count_linear(network), _count(_decoder_layers(network)[0])
         lora: Any = get_peft_config(model) if model is not None else None
-        adapter = _count_adapter(network, lora) if lora is not None else 0
+        adapter = _count(get_peft_model(network, lora), trainable=True) if lora is not None else 0
     text = config.get_text_config()
     return ModelShape(
         parameters=parameters,
@@ -148,7 +142,3 @@ def _decoder_layers(network: torch.nn.Module) -> torch.nn.ModuleList:
     if not lists:
         raise ValueError(f"{type(network).__name__} has no list of decoder layers: its memory can't be estimated")
     return max(lists, key=len)
-
-
-def _count_adapter(network: PreTrainedModel, lora: LoraConfig) -> int:
-    return _count(get_peft_model(network, lora), trainable=True)

@@ -24,11 +24,6 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     summary: str = ""
 
-    @property
-    def exit_status(self) -> int:
-        """0 if the run may start, else 2."""
-        return 2 if self.problems else 0
-
     def table(self) -> str:
         """Everything, ending in `summary` or the list of problems."""
         lines = []
@@ -74,8 +69,6 @@ class Plan:
         if not self.on_gpu:
             return machine_memory()
         known = [gpu.memory for gpu in self.visible if gpu.memory]
-        return (
-            int((self.script.gpu_memory_gb or DEFAULT_GPU_GB) * GIB)
-            if self.script.gpu_memory_gb or not known
-            else min(known)
-        )
+        if known and not self.script.gpu_memory_gb:
+            return min(known)
+        return int((self.script.gpu_memory_gb or DEFAULT_GPU_GB) * GIB)

@@ -47,9 +47,8 @@ def stop_tokens(
     trainer = ends | {tokenizer.eos_token_id}
     if colocated is None:
         return StopTokens(frozenset(trainer - {None}), "the tokenizer's end token and the model's generation_config")
-    engine = ends | {
-        colocated.eos_token_id
-    }  # a completion that ends in a token unknown to the trainer counts as cut off
+    engine = ends | {colocated.eos_token_id}
+    # A completion that ends in a token unknown to the trainer counts as cut off.
     source = "the end token of the model's own tokenizer, which vLLM uses, and the model's generation_config"
     return StopTokens(frozenset((trainer & engine) - {None}), source)
 
@@ -103,16 +102,13 @@ def _endless(form: PromptFormat, stops: StopTokens) -> Problem:
         f"{form.ends}, but generation stops only at {stops.names(form.tokenizer)} (from {stops.source}), so that every "
         "completion would run to its full length"
     )
-    if form.settings.style == "base":
+    fix = "name the model's own tokenizer, or add its end token to eos_token_id in the model's generation_config.json"
+    if form.settings.style != "base":
         fix = (
-            "name the model's own tokenizer, or add its end token to eos_token_id in the model's generation_config.json"
+            "set prompt_style: base for a base model (many have this template without having learned it), take the "
+            "instruction-tuned model, give its tokenizer as tokenizer_name_or_path, or add the template's end token to "
+            "eos_token_id in the model's generation_config.json"
         )
-        return _problem(form.tokenizer, cause, fix)
-    fix = (
-        "set prompt_style: base for a base model (many have this template without having learned it), take the "
-        "instruction-tuned model, give its tokenizer as tokenizer_name_or_path, or add the template's end token to "
-        "eos_token_id in the model's generation_config.json"
-    )
     return _problem(form.tokenizer, cause, fix)
 
 
