@@ -65,7 +65,7 @@ def load_tokenizer(
     """Load the tokenizer of a model; padding falls back to the end token where it defines none.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if it has none, or none that can be loaded.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -82,7 +82,7 @@ def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedMode
     """Load a model on the GPU in its own precision, or on the CPU in float32.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if it has none, or none that can be loaded.
     """
     device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
     try:

@@ -50,7 +50,7 @@ def check_run(
     visible = visible_gpus(environ) if uses_gpus(training) else []
     findings.problems += [*check_values(script, training, model), *check_rewards(script, training)]
     findings.warnings += say_without_effect(script, training, model)
-    # The other checks go on with the defaults in place of bad values, so that all problems are told at once.
+    # The other checks go on with the defaults in place of bad values, so that all problems are reported at once.
     script, training, model = with_defaults(findings.problems, script, training, model)
     launch = read_launch(environ, training.deepspeed)
     plan = Plan(script, training, model, launch, generation_kind(training), visible)
@@ -98,7 +98,7 @@ def _check_output(plan: Plan, findings: Findings) -> RunRecord:
         standing = examine_output(plan.script, plan.training, plan.model, record, plan.launch.processes)
         check_unlocked(output_path(plan.training))
     except ProblemError as error:
-        if error.problem not in findings.problems:  # a task that there is not has been told of before
+        if error.problem not in findings.problems:  # an unknown task has been reported before
             findings.problems.append(error.problem)
         return RunRecord()
     findings.sections.append(("Output folder", [(str(plan.training.output_dir), standing.words)]))

@@ -36,7 +36,7 @@ def check_prompts(
     try:
         task = task_of(plan.script.task, plan.script.task_config)
     except TaskError:
-        return  # which the check of the rewards has told
+        return  # `check_rewards` has reported it
     problems = _load_problems(plan, task, batches, began, rows, findings)
     if tokenizer is not None:
         _check_vocabulary(tokenizer, config, findings)

@@ -1,7 +1,7 @@
 """The prompt of a base model: plain text of the shape of a dialogue, without a chat template, as DeepSeek-R1-Zero's.
 
-A base model has learned no turns. It is shown how a text begins in which a user asks and an assistant answers, and goes
-on with it. There is no end of a turn, either: a completion ends where the model ends the text, with the tokenizer's end
+A base model has learned no turns. It is shown the beginning of a text in which a user asks and an assistant answers,
+and continues it. Turns have no end either: a completion ends where the model ends the text, with the tokenizer's end
 token, or at the limit of its length. (DeepSeek-AI 2025, arXiv:2501.12948, table 1, has the idea; the words are ours.)
 """
 

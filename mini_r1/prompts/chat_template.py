@@ -2,8 +2,8 @@
 
 Chat templates differ in what they do with a system message, in what they write before the assistant's text (some open
 a thinking block there, some an empty one) and in how a turn ends, and they are programs: nothing but a rendering tells.
-A template is rendered once to generate and once with a whole conversation. Where the two agree on how the assistant's
-turn begins, that is where our prompt ends; where they don't, the template is refused with the text in question.
+A template is rendered once to generate and once with a complete conversation. Where the two agree on how the
+assistant's turn begins, our prompt ends; where they don't, the template is refused with the text in question.
 """
 
 import re

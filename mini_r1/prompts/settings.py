@@ -37,14 +37,14 @@ class PromptSettings:
 
     Attributes:
         template_kwargs: variables for the chat template, the recipe's `chat_template_kwargs`.
-        date: the day that templates which write today's date are told, as in 2026-01-31.
+        date: what a template that writes today's date gets, such as 2026-01-31.
         style: the recipe's `prompt_style`: "chat" renders a chat template, "base" writes plain text.
         chat_template: the text of a chat template in the place of the tokenizer's; None for the tokenizer's.
         system_prompt: the text in the place of the task's; "" for none, None for the task's.
 
     Raises:
-        PromptError: for a style that there is not, a chat template or its variables under "base", variables that are
-            not the user's to set, or a date that is none.
+        PromptError: for an unknown style, a chat template or its variables under "base", variables that are not the
+            user's to set, or an invalid date.
     """
 
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def read_template(path: str | Path) -> str:
     """The chat template in a file.
 
     Raises:
-        PromptError: if there is none, or it can't be read.
+        PromptError: if it is empty or can't be read.
     """
     file = Path(path).expanduser()
     fix = "give the path of a text file with a chat template in Jinja, such as a model's chat_template.jinja"
@@ -138,7 +138,7 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_prompt(arguments: argparse.Namespace, recorded: Mapping[str, Any] | None) -> PromptSettings:
-    """The settings in a run's record, or those of the options where there is none.
+    """The settings in a run's record, or those of the options for a model without one.
 
     Raises:
         PromptError: for an option beside a record, or a value that can't be used.

@@ -35,12 +35,12 @@ class BatchPlan:
 
     @property
     def prompts_per_step(self) -> Fraction:
-        """Prompts behind one optimizer step; not whole where a group is spread over several steps."""
+        """Prompts behind one optimizer step; a fraction where a group is spread over several steps."""
         return Fraction(self.completions_per_step, self.generations)
 
     @property
     def groups_per_rank(self) -> Fraction:
-        """Groups that one process trains on per step; not whole where a group is spread over processes."""
+        """Groups that one process trains on per step; a fraction where a group is spread over processes."""
         return Fraction(self.per_device * self.accumulation, self.generations)
 
     @property
@@ -106,7 +106,7 @@ def _steps_per_generation(training: GRPOConfig, processes: int) -> tuple[int, Pr
 
 
 def _check_groups(plan: BatchPlan) -> Problem | None:
-    """The generation batch holds whole groups."""
+    """The generation batch holds complete groups."""
     if plan.generation_batch % plan.generations == 0:
         return None
     ranks, per_device, steps, generations = plan.processes, plan.per_device, plan.steps_per_generation, plan.generations
@@ -125,7 +125,7 @@ def _check_groups(plan: BatchPlan) -> Problem | None:
 
 
 def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
-    """An evaluation batch holds whole groups, too."""
+    """An evaluation batch holds complete groups, too."""
     if str(getattr(training.eval_strategy, "value", training.eval_strategy)) == "no" and not training.eval_on_start:
         return None
     size = training.per_device_eval_batch_size

@@ -214,7 +214,7 @@ def _number(text: str, kind: type) -> float:
 
 
 def unknown_key(name: str, known: Mapping[str, Key], where: str) -> str:
-    """What to say of a key that there is not: what became of it, or the nearest one."""
+    """What to say of an unknown key: what became of it, or which one was probably meant."""
     if name in FORMER_KEYS:
         return f"{name} ({where}) is no key: {FORMER_KEYS[name]}"
     near = nearest(name, known)

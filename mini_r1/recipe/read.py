@@ -50,8 +50,8 @@ def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
     GRPOConfig's part has the values as written; those out of range are left to the preflight, which reports them all.
 
     Raises:
-        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type, or no checkpoint where
-            one is to be resumed.
+        RecipeError: for a missing or malformed file, an unknown key, a value of the wrong type, or a
+            checkpoint to resume that is missing.
     """
     values = read_values(arguments)
     if not str(values.get("model_name_or_path") or "").strip():
