@@ -24,12 +24,12 @@ aha: .venv/.installed ## train the tiny policy with GRPO on this CPU, compare it
 report: .venv/.installed ## write the report of RUN again
 	$(BIN)/python scripts/report.py $(RUN)
 
-# Fast tests run side by side, each process with one thread; most slow ones have the machine to themselves.
+# Tests run side by side, each process with one thread; a few slow ones have the machine to themselves.
 SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.installed-dev lint ## all checks: style, types, every test (an hour on 2 cores)
-	$(SIDE_BY_SIDE) -m "not slow or beside"
-	$(BIN)/python -m pytest -m "slow and not beside"
+	$(SIDE_BY_SIDE) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 test-fast: .venv/.installed-dev ## the tests that take seconds (11 to 15 minutes on 2 cores)
 	$(SIDE_BY_SIDE) -m "not slow"

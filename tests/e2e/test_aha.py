@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 STEPS = 20
 PLOTS = ("solve_rate", "format", "length", "attempts")

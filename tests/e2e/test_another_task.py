@@ -22,7 +22,7 @@ from mini_r1.tiny.base import build_model
 from mini_r1.tiny.tokenizer import build_tokenizer
 from mini_r1.train.run import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.beside]
+pytestmark = pytest.mark.slow
 require_module("reasoning_gym", "pip install -r requirements-dev.txt")
 
 CONFIG = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}  # 4 + 3, 2 - 9

@@ -138,21 +138,18 @@ def test_every_program_finds_the_mini_r1_beside_it() -> None:
     assert late == []
 
 
-@pytest.mark.beside
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUN)
 def test_a_documented_command(newcomer: Newcomer, command: str) -> None:
     assert TABLE[command].shows in newcomer.type(command)
 
 
-@pytest.mark.beside
 @pytest.mark.slow
 def test_a_program_runs_from_another_folder_by_its_full_path(newcomer: Newcomer, tmp_path: Path) -> None:
     command = f"python {newcomer.folder}/scripts/run_r1_grpo.py --config {newcomer.folder}/{TINY} --dry_run"
     assert READY in shell(f". {newcomer.folder}/.venv/bin/activate\n{command}", tmp_path, activate=False)
 
 
-@pytest.mark.beside
 @pytest.mark.slow
 def test_the_wheel_has_the_whole_library(newcomer: Newcomer, tmp_path: Path) -> None:
     """Imported from another folder, isolated from this one."""
@@ -166,7 +163,6 @@ def test_the_wheel_has_the_whole_library(newcomer: Newcomer, tmp_path: Path) -> 
     assert missing == []
 
 
-@pytest.mark.beside
 @pytest.mark.slow
 def test_the_notebooks_first_cell_installs_and_can_be_run_again(newcomer: Newcomer, tmp_path: Path) -> None:
     """In an empty folder, as on Colab; then as its text asks: restart the kernel, run it again."""

@@ -65,7 +65,6 @@ def test_a_run_lives_in_a_hostile_environment(tmp_path: Path) -> None:
     assert (tmp_path / "together" / NAME / "run" / "report" / "index.html").exists()
 
 
-@pytest.mark.beside
 @pytest.mark.slow  # each program starts again in UTF-8 mode, and so imports everything itself
 def test_a_run_lives_in_a_locale_that_is_not_utf_8(tmp_path: Path) -> None:
     folder = tmp_path / NAME

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from helpers.requirements import require_module
 from mini_r1.generation.server import LOG_NAME
 from mini_r1.policy.checkpoints import missing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SHIM = ROOT / "tests" / "vllm_cpu"
 ZERO3 = ROOT / "configs" / "accelerate_configs" / "deepspeed_zero3.yaml"
@@ -106,15 +105,17 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
     return log
 
 
+def differences(folder: Path) -> list[float]:
+    """Of the log-probabilities of trainer and vLLM, at each step that came after an update."""
+    name = "sampling/sampling_logp_difference/mean"
+    found = [entry[name] for entry in log_of(folder) if name in entry and entry["step"] >= 2]
+    assert len(found) >= 3
+    return found
+
+
 def assert_in_sync(folder: Path, tolerance: float = EXACT) -> None:
-    """vLLM sampled from the weights that the trainer had: log-probabilities agree, after updates too."""
-    differences = [
-        entry["sampling/sampling_logp_difference/mean"]
-        for entry in log_of(folder)
-        if "sampling/sampling_logp_difference/mean" in entry and entry["step"] >= 2
-    ]
-    assert len(differences) >= 3
-    assert max(differences) < tolerance, differences
+    """vLLM sampled from the weights that the trainer had."""
+    assert max(differences(folder)) < tolerance, differences(folder)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -167,13 +168,6 @@ def test_the_server_listens_on_loopback_alone(trained: Path) -> None:
     assert "--host 127.0.0.1" in command
 
 
-def test_a_server_that_is_not_synchronised_is_found_out(tmp_path: Path) -> None:
-    """What `assert_in_sync` is worth: the same run, with weights that are never sent."""
-    folder = train(tmp_path / "run", {"MINI_R1_TEST_NO_SYNC": "1"}, eval_strategy="no", eval_on_start=False)
-    with pytest.raises(AssertionError):
-        assert_in_sync(folder)
-
-
 def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained / "checkpoint-2", folder / "checkpoint-2")
@@ -186,31 +180,40 @@ def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> Non
     assert "resuming from" in (folder / "launch.log").read_text()
 
 
-def wait_for_checkpoint(folder: Path, run: "subprocess.Popen[bytes]") -> None:
-    state = folder / "checkpoint-2" / "trainer_state.json"
+def wait_for_checkpoint(checkpoint: Path, run: "subprocess.Popen[bytes]") -> None:
+    state = checkpoint / "trainer_state.json"
     assert wait_until(lambda: state.exists() or run.poll() is not None, 300)
-    assert state.exists(), (folder / "launch.log").read_text()[-4000:]
+    assert state.exists(), (checkpoint.parent / "launch.log").read_text()[-4000:]
 
 
-def test_the_death_of_the_server_ends_the_run_and_keeps_what_is_saved(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run = launch(folder, max_steps=400)
-    wait_for_checkpoint(folder, run)
+@pytest.fixture(scope="module")
+def bereaved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that never sent its weights, and whose server was killed after the fourth step."""
+    folder = tmp_path_factory.mktemp("bereaved") / "run"
+    unsent = {"MINI_R1_TEST_NO_SYNC": "1"}
+    run = launch(folder, unsent, max_steps=400, save_steps=4, eval_strategy="no", eval_on_start=False)
+    wait_for_checkpoint(folder / "checkpoint-4", run)
     server = next(line for line in processes_of(folder) if "/vllm serve " in line and "guardian" not in line)
     os.kill(int(server.split()[0]), signal.SIGKILL)
-    started = time.monotonic()
-    assert run.wait(timeout=120) != 0
-    assert time.monotonic() - started < 90
-    log = (folder / "launch.log").read_text()
-    assert "error: the generation server ended during training" in log
-    assert (folder / "checkpoint-2" / "trainer_state.json").exists()
-    assert wait_until(lambda: processes_of(folder) == [])
+    assert run.wait(timeout=90) != 0
+    return folder
+
+
+def test_the_death_of_the_server_ends_the_run_and_keeps_what_is_saved(bereaved: Path) -> None:
+    assert "error: the generation server ended during training" in (bereaved / "launch.log").read_text()
+    assert missing(bereaved / "checkpoint-4") is None
+    assert wait_until(lambda: processes_of(bereaved) == [])
+
+
+def test_a_server_that_is_not_synchronised_is_found_out(bereaved: Path) -> None:
+    """What `assert_in_sync` is worth: weights that are never sent."""
+    assert max(differences(bereaved / "checkpoint-4")) > 10 * EXACT
 
 
 def test_nothing_is_left_of_a_trainer_that_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = launch(folder, max_steps=400)
-    wait_for_checkpoint(folder, run)
+    wait_for_checkpoint(folder / "checkpoint-2", run)
     first = min(trainers(folder))
     os.kill(first, signal.SIGKILL)
     assert run.wait(timeout=120) != 0

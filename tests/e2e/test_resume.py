@@ -19,7 +19,7 @@ from helpers.requirements import skip_or_fail
 from mini_r1.policy.checkpoints import ZERO3, missing, read_checkpoint
 from mini_r1.runs.records import points, read_log
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 HERE = Path(__file__).parent
 SCRIPT = str(ROOT / "scripts" / "run_r1_grpo.py")
 PYTHON = [sys.executable]

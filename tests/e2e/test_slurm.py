@@ -21,7 +21,7 @@ from helpers.requirements import require_module, require_program
 from helpers.slurm_cluster import Cluster, Job
 from mini_r1.runs.records import points, read_log
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SCRIPT = "slurm/run_r1_grpo.slurm"
 DDP = ROOT / "configs" / "accelerate_configs" / "ddp.yaml"

@@ -59,7 +59,6 @@ def test_a_task_has_rows_whose_own_answers_are_right(name: str) -> None:
     check_rows(name)
 
 
-@pytest.mark.beside
 @pytest.mark.slow
 def test_every_task_has_rows_whose_own_answers_are_right() -> None:
     for name in sorted(set(NAMES) - WITHOUT):
