@@ -66,7 +66,7 @@ def _section(title: str, keys: Iterable[Key]) -> str:
     entries = []
     for key in keys:
         default = "" if key.default is None else f"; default: {shown(key.default) or repr('')}"
-        text = _lines(f"{key.help} [{key.needs()}{default}]")
+        text = _lines(f"{key.help} [{key.needs(most=1000)}{default}]")
         entries += [f"  --{key.name}", text]
     return "\n".join([title, *entries])
 

@@ -76,10 +76,10 @@ class Key:
     default: Any
     help: str
 
-    def needs(self) -> str:
-        """The type in words, such as "text, a list of texts, or null"."""
+    def needs(self, most: int = SHOWN) -> str:
+        """The type in words, such as "text, a list of texts, or null", with so many names of an enumeration at most."""
         kinds = sorted(self.kinds, key=lambda kind: kind is type(None))  # null last
-        words = [word for kind in kinds for word in (("true", "false") if kind is bool else (_describe(kind),))]
+        words = [word for kind in kinds for word in (("true", "false") if kind is bool else _describe(kind, most))]
         *first, last = words
         comma = "," if len(first) > 1 or list in map(_kind, kinds) else ""
         return f"{', '.join(first)}{comma} or {last}" if first else last
@@ -123,18 +123,20 @@ def _kind(hint: Any) -> Any:
 
 def _choices(hint: Any) -> list[str]:
     """The names that an enumeration or Literal allows."""
-    return [str(item.value) for item in hint] if _is_enum(hint) else [str(item) for item in get_args(hint)]
+    return [str(item.value) for item in hint] if _is_enum(hint) else [shown(item) for item in get_args(hint)]
 
 
-def _describe(hint: Any) -> str:
+def _describe(hint: Any, most: int) -> list[str]:
+    """A type in words; none for an object, which no recipe can write."""
     kind = _kind(hint)
     if kind in (Enum, Literal):
         names = _choices(hint)
-        return f"one of {', '.join(names[:SHOWN])}" + (", ... (--help-all shows all)" if len(names) > SHOWN else "")
+        more = ", ... (--help-all shows all)" if len(names) > most else ""
+        return [f"one of {', '.join(names[:most])}{more}" if len(names) > 1 else names[0]]
     if kind is list:
         (item,) = get_args(hint)
-        return f"a list of {_PLURALS.get(item, f'names: {_describe(item)}')}"
-    return _NAMES.get(kind, "an object, which no recipe can name")
+        return [f"a list of {_PLURALS[item] if item in _PLURALS else f'names, each {_describe(item, most)[0]}'}"]
+    return [_NAMES[kind]] if kind in _NAMES else []
 
 
 def negated(name: str, written: Written, known: Mapping[str, Key]) -> tuple[str, Written]:

@@ -7,6 +7,7 @@ import sys
 from typing import get_args
 
 import pytest
+from transformers.training_args import OptimizerNames
 
 from conftest import ROOT
 from mini_r1.recipe.arguments import TRL_KEYS, Group, ScriptArguments
@@ -42,6 +43,8 @@ def test_help_all_has_every_key() -> None:
     text = long_help()
     assert text.startswith(short_help())
     assert [key for key in KEYS if f"  --{key}\n" not in text] == []
+    assert all(name.value in text for name in OptimizerNames)
+    assert "--help-all shows all" not in text
     assert max(map(len, text.splitlines()[1:])) <= 120
 
 

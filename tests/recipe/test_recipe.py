@@ -73,6 +73,7 @@ def test_what_the_recipe_says_of_the_model_reaches_the_model() -> None:
         ("report_to: [tensorboard, wandb]", ["tensorboard", "wandb"]),
         ("lora_target_modules: all-linear", ["all-linear"]),
         ("hub_model_id: null", None),
+        ("trackio_static_space_id: false", False),
         ("scale_rewards: false", False),
         ("scale_rewards: batch", "batch"),
         ("gradient_checkpointing_kwargs: {use_reentrant: false}", {"use_reentrant": False}),
