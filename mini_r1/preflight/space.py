@@ -11,6 +11,7 @@ from mini_r1.policy.shape import ModelShape
 from mini_r1.preflight.memory import Item, Step, kv_tokens, peak, server_items, training_items
 from mini_r1.preflight.plan import DEFAULT_GPU_GB, Findings, Plan
 from mini_r1.program.problems import Problem
+from mini_r1.runs.folder import output_path
 
 VLLM_UTILIZATION = 0.9  # `vllm serve --gpu-memory-utilization`, its default
 ROOM_TO_SPARE = 0.05  # fragmentation of the allocator; an estimate nearer to the capacity than this is a warning
@@ -58,24 +59,18 @@ def _item_rows(items: list[Item], total: float, capacity: int) -> list[tuple[str
 
 def _less_memory(plan: Plan, step: Step) -> str:
     """The settings that save most, first."""
-    ways = []
-    if not step.checkpointing:
-        ways.append("gradient_checkpointing: true")
-    if step.micro_batch > 1:
-        half = step.micro_batch // 2
-        doubled = plan.training.gradient_accumulation_steps * 2
-        ways.append(f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {doubled}")
-    if step.vllm_share and not step.vllm_sleeps:
-        ways.append("vllm_enable_sleep_mode: true")
-    if plan.launch.processes > 1 and plan.launch.zero_stage < 3:
-        ways.append("configs/accelerate_configs/deepspeed_zero3.yaml")
-    if plan.launch.zero_stage == 3 and not plan.launch.offload_optimizer:
-        ways.append("configs/accelerate_configs/deepspeed_zero3_offload.yaml")
-    if step.reference and not step.lora:
-        ways.append("beta: 0 (no reference model)")
-    if not step.lora:
-        ways.append("use_peft: true")
-    return "; or ".join(ways) or "a smaller model or a larger GPU"
+    half, doubled = step.micro_batch // 2, plan.training.gradient_accumulation_steps * 2
+    stage = plan.launch.zero_stage
+    ways = {
+        "gradient_checkpointing: true": not step.checkpointing,
+        f"per_device_train_batch_size: {half} with gradient_accumulation_steps: {doubled}": step.micro_batch > 1,
+        "vllm_enable_sleep_mode: true": step.vllm_share and not step.vllm_sleeps,
+        "configs/accelerate_configs/deepspeed_zero3.yaml": plan.launch.processes > 1 and stage < 3,
+        "configs/accelerate_configs/deepspeed_zero3_offload.yaml": stage == 3 and not plan.launch.offload_optimizer,
+        "beta: 0 (no reference model)": step.reference and not step.lora,
+        "use_peft: true": not step.lora,
+    }
+    return "; or ".join(way for way, saves in ways.items() if saves) or "a smaller model or a larger GPU"
 
 
 def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: int, findings: Findings) -> None:
@@ -84,9 +79,8 @@ def _check_server_memory(plan: Plan, shape: ModelShape, step: Step, capacity: in
     items = server_items(shape, parallel, capacity, VLLM_UTILIZATION, step)
     findings.sections.append(("Memory per generation GPU", _item_rows(items, peak(items), capacity)))
     cache = next(item.size for item in items if item.name == "KV cache")
-    longest = step.prompt + step.completion
-    if kv_tokens(shape, cache * parallel, step) < longest:
-        cause = f"a prompt and its completion have up to {longest} tokens"
+    if kv_tokens(shape, cache * parallel, step) < step.tokens:
+        cause = f"a prompt and its completion have up to {step.tokens} tokens"
         fix = 'give the server more GPUs (vllm_gpus: "2,3") or take a smaller model'
         findings.problems.append(Problem("KV cache of the server", _gib(cache), "room for one completion", fix, cause))
 
@@ -96,7 +90,7 @@ def check_disk(plan: Plan, shape: ModelShape, step: Step, findings: Findings) ->
     one = checkpoint_bytes(shape, step, plan.launch, bool(plan.training.save_only_model))
     final = checkpoint_bytes(shape, step, plan.launch, model_only=True)
     kept = checkpoints_at_once(plan.training)
-    needed, free = kept * one + final, free_bytes(Path(plan.training.output_dir or "trainer_output"))
+    needed, free = kept * one + final, free_bytes(output_path(plan.training))
     rows = [
         ("one checkpoint", _gib(one)),
         ("at most", f"{kept} at a time + the final model = {_gib(needed)} in {plan.training.output_dir}"),
@@ -133,7 +127,7 @@ def checkpoints_at_once(training: GRPOConfig) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Free disk where `folder` is or will be."""
-    folder = folder.expanduser().absolute()
+    folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     return disk_usage(folder).free
