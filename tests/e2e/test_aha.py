@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 STEPS = 20
 PLOTS = ("solve_rate", "format", "length", "attempts")
