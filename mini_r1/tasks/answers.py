@@ -1,11 +1,12 @@
-"""Shared by tasks that ask for one short answer: the last sentence of the question, and the two rewards."""
+"""Shared by the tasks whose rows have a question that one short answer solves."""
 
 import hashlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mini_r1.tasks.task import RewardFunction, Verdict
+from mini_r1.tasks.rewards import judge_format
+from mini_r1.tasks.task import RewardFunction, Row, Task, Verdict
 
 INSTRUCTION = (
     "Show your work in <think> </think> tags. And return the final answer in <answer> </answer> tags, for example "
@@ -24,12 +25,31 @@ def answer_reward(completions: Sequence[str], *, verdicts: Sequence[Verdict], **
     return [verdict.reward for verdict in verdicts]
 
 
-REWARDS: Mapping[str, RewardFunction] = {"format": format_reward, "answer": answer_reward}
+class QuestionTask(Task):
+    """A task with the column `question`: all but its data and its judge."""
 
+    default_rewards = ("format", "answer")
 
-def ask(problem: str) -> str:
-    """The question that a user asks: the problem, and the form that the answer is to have."""
-    return f"{problem.strip()}\n\n{INSTRUCTION}"
+    def key(self, row: Row) -> str:
+        """A hash of the question."""
+        return text_key(row["question"])
+
+    def question(self, row: Row) -> str:
+        """The problem, and the form that the answer is to have."""
+        return f"{row['question'].strip()}\n\n{INSTRUCTION}"
+
+    def show(self, row: Row) -> str:
+        """The problem in one line, shortened if it is long."""
+        return textwrap.shorten(row["question"], MAX_SHOWN, placeholder=" …")
+
+    @property
+    def rewards(self) -> Mapping[str, RewardFunction]:
+        """The form, and the answer."""
+        return {"format": format_reward, "answer": answer_reward}
+
+    def in_format(self, completion: str) -> bool:
+        """Whether it is one thinking block, one answer block and the end."""
+        return judge_format(completion)
 
 
 def text_key(problem: str) -> str:
@@ -39,15 +59,6 @@ def text_key(problem: str) -> str:
     True
     """
     return hashlib.blake2b(" ".join(problem.split()).encode(errors="surrogatepass"), digest_size=16).hexdigest()
-
-
-def one_line(problem: str) -> str:
-    """A problem in one line, shortened if it is long.
-
-    >>> one_line("How many\\nlegs?")
-    'How many legs?'
-    """
-    return textwrap.shorten(problem, MAX_SHOWN, placeholder=" …")
 
 
 def solving(answer: str) -> str:

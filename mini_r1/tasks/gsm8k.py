@@ -3,7 +3,6 @@
 A row is `question` and `answer`: a worked solution, a step in each line, whose last line is `#### 72`.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,15 +12,15 @@ from typing import Any
 from datasets import Dataset, load_dataset
 
 from mini_r1.program.problems import Problem, UserError, in_one_line, nearest
-from mini_r1.tasks.answers import REWARDS, ask, one_line, solving, text_key
+from mini_r1.tasks.answers import QuestionTask, solving
+from mini_r1.tasks.countdown.files import read_rows
 from mini_r1.tasks.countdown.puzzles import is_on_hub
 from mini_r1.tasks.registry import TaskError
-from mini_r1.tasks.rewards import judge_format, last_answer
-from mini_r1.tasks.task import CORRECT, NO_ANSWER, RewardFunction, Row, Source, Task, Verdict
+from mini_r1.tasks.rewards import last_answer
+from mini_r1.tasks.task import CORRECT, NO_ANSWER, Row, Source, Verdict
 
 NOT_A_NUMBER, WRONG_NUMBER = "not_a_number", "wrong_number"
 VARIANTS = ("main", "socratic")  # the two configurations of the data set on the Hub
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("question", "answer")
 MARK = "####"
 ALLOWED_ROW = f'rows with question and answer, both text, where the last line of answer is like "{MARK} 72"'
@@ -32,10 +31,10 @@ _NUMBER = re.compile(rf"([+-]?)\$?([+-]?)(?:({_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)|({_
 
 
 class Gsm8kError(UserError, ValueError):
-    """Data that are not of GSM8K's form; the message says where, what is wrong, and how to mend it."""
+    """Data that are not of GSM8K's form; the message says where, what is wrong, and how to fix it."""
 
 
-class Gsm8k(Task):
+class Gsm8k(QuestionTask):
     """Solve a word problem; the answer is one number.
 
     `task_config: {name: socratic}`, or `task: gsm8k/socratic`, takes the Hub's other wording of the solutions.
@@ -52,7 +51,6 @@ class Gsm8k(Task):
         WRONG_NUMBER: "another number",
     }
     group_order = {"how many steps": tuple(f"{n} steps" for n in range(20))}  # noqa: RUF012
-    default_rewards = ("format", "answer")
     how_to_get_data = "correct it, or name a local .jsonl or .parquet file with the columns question and answer"
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
@@ -74,20 +72,12 @@ class Gsm8k(Task):
             raise Gsm8kError(
                 f"revision {source.revision!r} is for data sets on the Hub, and {source.name!r} is not one"
             )
-        problems = _read(source, self.variant)
-        _check(problems, source.name)
-        problems = problems.select_columns(list(COLUMNS))
+        rows = _read(source, self.variant)
+        _check(rows, source.name)
+        problems = Dataset.from_list([{column: row[column] for column in COLUMNS} for row in rows])
         if source.max_samples < len(problems):
             problems = problems.shuffle(seed=source.seed, keep_in_memory=True).select(range(source.max_samples))
         return problems
-
-    def key(self, row: Row) -> str:
-        """A hash of the question."""
-        return text_key(row["question"])
-
-    def question(self, row: Row) -> str:
-        """The word problem and the form of the answer."""
-        return ask(row["question"])
 
     def show(self, row: Row) -> str:
         """The word problem, and its number.
@@ -95,7 +85,7 @@ class Gsm8k(Task):
         >>> Gsm8k().show({"question": "What is half of 144?", "answer": "144 / 2 = 72\\n#### 72"})
         'What is half of 144? → 72'
         """
-        return f"{one_line(row['question'])} → {_after_mark(row['answer'])}"
+        return f"{super().show(row)} → {_after_mark(row['answer'])}"
 
     def solved_example(self) -> tuple[Row, str]:
         """A problem with all ten digits, and a number that has a sign, a comma and a decimal point."""
@@ -107,18 +97,13 @@ class Gsm8k(Task):
         return {"question": question, "answer": f"{working}\n{MARK} 1253.5"}, solving("1,253.5")
 
     def is_on_hub(self, source: str) -> bool:
-        """Whether a source is no local path."""
+        """Whether a source is not a local path."""
         return is_on_hub(source)
 
     def groups(self, row: Row) -> dict[str, str]:
         """How many lines the worked solution has."""
         steps = [line for line in row["answer"].rpartition(MARK)[0].splitlines() if line.strip()]
         return {"how many steps": f"{len(steps)} steps"}
-
-    @property
-    def rewards(self) -> Mapping[str, RewardFunction]:
-        """The form, and the number."""
-        return REWARDS
 
     def judge(self, completion: str, row: Row) -> Verdict:
         """Compare the number in the last answer block with that of the row.
@@ -135,10 +120,6 @@ class Gsm8k(Task):
         right = number == read_number(_after_mark(row["answer"]))
         return Verdict(float(right), CORRECT if right else WRONG_NUMBER, answer)
 
-    def in_format(self, completion: str) -> bool:
-        """Whether it is one thinking block, one answer block and the end."""
-        return judge_format(completion)
-
     def solution(self, row: Row) -> str | None:
         """The worked solution of the data set."""
         return str(row["answer"])
@@ -147,7 +128,7 @@ class Gsm8k(Task):
 def read_number(text: str) -> Fraction | None:
     """The exact value of one number as people write it, or None if the text is anything else.
 
-    A sign, `$`, `%`, commas between groups of three and a full stop at the end are read over: 50% is 50, as in GSM8K.
+    A sign, `$`, `%`, commas between groups of three and a full stop at the end are ignored: 50% is 50, as in GSM8K.
 
     >>> read_number("$1,234.50"), read_number("-3/4"), read_number("50%."), read_number("six"), read_number("12,34")
     (Fraction(2469, 2), Fraction(-3, 4), Fraction(50, 1), None, None)
@@ -170,11 +151,11 @@ def _after_mark(answer: str) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(source: Source, variant: str) -> Dataset:
-    """All rows of a source, by the readers of `datasets`."""
+def _read(source: Source, variant: str) -> list[Any]:
+    """All rows of a source."""
     if is_on_hub(source.name):
         try:
-            return load_dataset(source.name, variant, split=source.split, revision=source.revision)
+            return load_dataset(source.name, variant, split=source.split, revision=source.revision).to_list()
         except (OSError, ValueError) as error:  # no network, no such data set, configuration or split
             raise Gsm8kError(
                 f"{source.name!r} ({variant}, split {source.split!r}) can't be loaded from the Hugging Face Hub: "
@@ -183,37 +164,22 @@ def _read(source: Source, variant: str) -> Dataset:
     path = Path(source.name).expanduser()
     if not path.exists():
         raise Gsm8kError(f"there is no file or folder {source.name!r} (looked in {Path.cwd()}). Fix: check the path")
-    if path.is_file() and path.suffix.lower() not in READERS:
-        raise Gsm8kError(f"{path} is not one of {', '.join(READERS)}. Fix: convert it, or give it its true ending")
+    if path.is_file():
+        return read_rows(path)
     try:
-        if path.is_dir():
-            return load_dataset(str(path), split=source.split, keep_in_memory=True)
-        reader = READERS[path.suffix.lower()]
-        return load_dataset(reader, data_files=str(path), split="train", keep_in_memory=True)
+        return load_dataset(str(path), split=source.split, keep_in_memory=True).to_list()
     except Exception as error:  # the readers raise whatever their libraries do
-        where = _first_bad_line(path) or f"{path} can't be read: {in_one_line(error)}"
-        raise Gsm8kError(f"{where}. Needed: {ALLOWED_ROW}. Fix: correct it, or check dataset_split") from error
+        why = in_one_line(error)
+        raise Gsm8kError(
+            f"{path} can't be read: {why}. Needed: {ALLOWED_ROW}. Fix: correct it, or check dataset_split"
+        ) from error
 
 
-def _first_bad_line(path: Path) -> str | None:
-    """The first line of JSON lines that is no row: Arrow's reader gives up on the whole file without naming it."""
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
-        return None
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line or "{}")
-        except (ValueError, RecursionError) as error:
-            return f"{path}, line {number} is not JSON: {error}"
-        if line.strip() and (wrong := _fault(row)):
-            return f"{path}, line {number}: {wrong}"
-    return None
-
-
-def _check(problems: Dataset, source: str) -> None:
+def _check(rows: list[Any], source: str) -> None:
     """Refuse the first row that is not of GSM8K's form."""
-    if not len(problems):
+    if not rows:
         raise Gsm8kError(f"{source} has no rows. Needed: {ALLOWED_ROW}. Fix: name data that have some")
-    for index, row in enumerate(problems):
+    for index, row in enumerate(rows):
         if wrong := _fault(row):
             raise Gsm8kError(f"{source}, row {index}: {wrong}. Needed: {ALLOWED_ROW}. Fix: correct or remove the row")
 

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 
 from mini_r1.program.problems import Problem, UserError, nearest
-from mini_r1.tasks.answers import REWARDS, ask, one_line, solving, text_key
+from mini_r1.tasks.answers import QuestionTask, solving
 from mini_r1.tasks.reasoning_gym_process import (
     SECONDS_TO_SCORE,
     ReasoningGymError,
@@ -21,8 +21,8 @@ from mini_r1.tasks.reasoning_gym_process import (
     reasoning_gym_process,
 )
 from mini_r1.tasks.registry import TaskError
-from mini_r1.tasks.rewards import judge_format, last_answer
-from mini_r1.tasks.task import CORRECT, NO_ANSWER, RewardFunction, Row, Source, Task, Verdict
+from mini_r1.tasks.rewards import last_answer
+from mini_r1.tasks.task import CORRECT, NO_ANSWER, Row, Source, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ AT_A_TIME = 50
 SLOW = 120.0  # seconds to make all problems, from which on it is said
 
 
-class ReasoningGym(Task):
+class ReasoningGym(QuestionTask):
     """One task of reasoning-gym.
 
     Args:
@@ -55,7 +55,6 @@ class ReasoningGym(Task):
         PARTIAL: "part of the score",
         WRONG: "no score",
     }
-    default_rewards = ("format", "answer")
     how_to_get_data = "leave dataset_id_or_path out: the problems are made up, without network"
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
@@ -88,18 +87,6 @@ class ReasoningGym(Task):
                 logger.warning(text, source.max_samples, self.name, needed / 60)
         return Dataset.from_list(rows, features=Features({column: Value("string") for column in COLUMNS}))
 
-    def key(self, row: Row) -> str:
-        """A hash of the question."""
-        return text_key(row["question"])
-
-    def question(self, row: Row) -> str:
-        """The problem and the form of the answer."""
-        return ask(row["question"])
-
-    def show(self, row: Row) -> str:
-        """The problem, shortened to one line."""
-        return one_line(row["question"])
-
     def solved_example(self) -> tuple[Row, str]:
         """A problem of the data set and its solution."""
         row, answer = self._example
@@ -114,11 +101,6 @@ class ReasoningGym(Task):
         difficulty = json.loads(row["metadata"]).get("difficulty")
         return {"difficulty": str(difficulty)} if isinstance(difficulty, str | int | float) else {}
 
-    @property
-    def rewards(self) -> Mapping[str, RewardFunction]:
-        """The form, and the score."""
-        return REWARDS
-
     def judge(self, completion: str, row: Row) -> Verdict:
         """The score of the last answer block by the data set's own scorer; an answer that it fails on is wrong."""
         answer = last_answer(completion)
@@ -127,10 +109,6 @@ class ReasoningGym(Task):
         score = self._score(answer, row)
         reason = CORRECT if score == 1 else PARTIAL if score > 0 else WRONG
         return Verdict(score, reason, answer)
-
-    def in_format(self, completion: str) -> bool:
-        """Whether it is one thinking block, one answer block and the end."""
-        return judge_format(completion)
 
     def solution(self, row: Row) -> str | None:
         """The answer that the data set gives, if it gives one."""

@@ -23,14 +23,14 @@ SOFT_OVERLONG = "soft_overlong"  # the reward that every task has
 
 
 class TaskError(ProblemError, ValueError):
-    """A recipe names a task or a reward that there is none of, or that can't be used."""
+    """A recipe names a task or a reward that does not exist or can't be used."""
 
 
 def task_of(name: str = DEFAULT_TASK, config: Mapping[str, Any] | None = None) -> Task:
     """The task that a recipe names: one of `TASKS`, or `package.module:Class`.
 
     Raises:
-        TaskError: if there is none, with the names that there are; or it does not take this configuration.
+        TaskError: if it does not exist (the message lists those that do), or does not take this configuration.
     """
     family, slash, member = name.partition("/")
     if family not in TASKS and ":" not in name:
@@ -57,7 +57,7 @@ def task_of(name: str = DEFAULT_TASK, config: Mapping[str, Any] | None = None) -
 
 
 def find_task(data: Any) -> Task | None:
-    """The task that the data of a run's record are of; None if it can't be had here, as somebody else's."""
+    """The task that a run's record names; None if it is a class that can't be imported here."""
     if not isinstance(data, Mapping):
         return None
     try:

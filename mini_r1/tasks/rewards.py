@@ -5,8 +5,8 @@ text, and spend time linear in it: the tags are found by plain search without ba
 the bounds of `mini_r1.tasks.countdown.expression` is ever computed.
 
 Where an answer fails in several ways, the verdict names the first of: no_answer, not_allowed (outside the grammar, or
-an `= …` that is no literal), wrong_numbers, division_by_zero, wrong_value. So arithmetic is done only on the puzzle's
-own numbers.
+an `= …` that is not a literal), wrong_numbers, division_by_zero, wrong_value. So arithmetic is done only on the
+puzzle's own numbers.
 """
 
 import re
@@ -66,7 +66,7 @@ def equation_reward_func(
     """1.0 for each completion whose answer uses every number once and reaches the target, else 0.0.
 
     The three sequences run in parallel (TRL passes dataset columns this way); unequal lengths raise ValueError, and so
-    does a target or a number that is no integer and no text of one (`judge_equation` says what counts as such).
+    does a target or a number that is neither an integer nor the text of one (see `judge_equation`).
     `verdicts` are those of the completions where they have been judged before, as in a run of Mini-R1. Elsewhere, given
     TRL's `log_extra` and `log_metric`, it also reports a column `verdict` (the reason of each completion) and metrics
     `verdict/<reason>` (the share of completions with that reason).
@@ -159,8 +159,8 @@ def judge_format(completion: str, end_tokens: Collection[str] = ()) -> bool:
 def last_answer(completion: str) -> str | None:
     """The text of the last `<answer>` block after the last `</think>`, or None where it is empty or left open.
 
-    What the thinking holds is no answer; only where no `</think>` ends it, an answer may be anywhere. The last opening
-    tag decides, even after a finished block: a model that starts to answer anew has withdrawn what it said before.
+    What the thinking holds does not count as an answer, unless no `</think>` ends it. The last opening tag decides,
+    even after a finished block: a model that starts another answer has withdrawn the one before.
 
     >>> last_answer("<answer>1</answer> no, <answer> 2 </answer>")
     '2'

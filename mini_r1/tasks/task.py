@@ -86,7 +86,7 @@ class Task(ABC):
         how_to_get_data: what to do where the data can't be loaded.
         system_prompt: the system message, where the recipe has none of its own.
         opening: what the plain text for a base model (`prompt_style: base`) opens with, in the system message's place.
-        prefill: what the assistant's turn begins with; the completion goes on from there.
+        prefill: what the assistant's turn begins with; the completion continues from there.
     """
 
     title: ClassVar[str]
@@ -111,7 +111,7 @@ class Task(ABC):
         """Load the rows.
 
         Raises:
-            UserError: there is no such data, or a row is bad; says which, and what to do.
+            UserError: the data do not exist, or a row is bad; the message says which, and what to do.
         """
 
     @abstractmethod
@@ -191,7 +191,7 @@ class Task(ABC):
         return row
 
     def solution(self, row: Row) -> str | None:
-        """A solution in words, or that there is none, for a person who has seen the model try."""
+        """A solution, or the statement that none exists, for a person who has seen the model try."""
         return None
 
 

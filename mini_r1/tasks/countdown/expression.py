@@ -83,7 +83,7 @@ class Expression:
                 stack[-1] = -stack[-1]
             else:
                 right = stack.pop()
-                stack[-1] = _OPERATIONS[item](stack[-1], right)
+                stack[-1] = OPERATIONS[item](stack[-1], right)
         return stack[0]
 
 
@@ -185,7 +185,7 @@ def _divide(left: Rational, right: Rational) -> Rational:
     return Fraction(left) / right
 
 
-_OPERATIONS: dict[str, Callable[[Rational, Rational], Rational]] = {
+OPERATIONS: dict[str, Callable[[Rational, Rational], Rational]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,

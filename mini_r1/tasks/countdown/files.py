@@ -1,12 +1,11 @@
 """Reads rows from the files that people bring: JSON, JSON lines, CSV, Parquet, or a folder of `save_to_disk`.
 
-They are read by hand, not with Arrow's readers, which give up on the whole file without naming the row. Whatever is
-wrong with a file is one sentence that names it, the place and the fix; nothing is written into the folder of a user.
+Arrow's readers, which `datasets` uses, give up on the whole file without naming the row; Python's own do not. Whatever
+is wrong with a file is one sentence that names it, the place and the fix; nothing is written into a user's folder.
 """
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +24,7 @@ GZIP = b"\x1f\x8b"
 
 
 class PuzzleError(UserError, ValueError):
-    """A source of puzzles that can't be used; the message says where, why, and how to mend it."""
+    """A source of puzzles that can't be used; the message says where, why, and how to fix it."""
 
 
 def read_rows(file: Path) -> list[Any]:
@@ -34,12 +33,7 @@ def read_rows(file: Path) -> list[Any]:
     Raises:
         PuzzleError: if it is not what its ending says.
     """
-    readers: dict[str, Callable[[Path], list[Any]]] = {
-        ".parquet": _read_parquet,
-        ".csv": _read_csv,
-        ".json": _read_json,
-        ".jsonl": _read_json_lines,
-    }
+    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json_lines}
     ending = file.suffix.lower()
     if ending not in readers:
         raise PuzzleError(
@@ -136,7 +130,7 @@ def _read_csv(file: Path) -> list[Any]:
     for index, line in enumerate(lines[1:]):
         if len(line) > len(header):
             raise PuzzleError(
-                f"{file}, row {index}: {len(line)} fields for {len(header)} columns: {_short(line)}. Fix: put nums "
+                f"{file}, row {index}: {len(line)} fields for {len(header)} columns: {line!r:.100}. Fix: put nums "
                 f'into quotes, as in "[1, 2, 3]",6, or separate them by spaces'
             )
     return [_parse_csv_row(dict(zip(header, line, strict=False))) for line in lines[1:]]
@@ -145,11 +139,6 @@ def _read_csv(file: Path) -> list[Any]:
 def _header(text: str, delimiter: str) -> list[str]:
     first = next(csv.reader(text.splitlines()[:1], delimiter=delimiter), [])
     return [name.strip() for name in first]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]} ..."
 
 
 def _parse_csv_row(row: Row) -> Row:

@@ -5,11 +5,9 @@ A row is `nums` (list of positive int), `target` (int) and, where its source say
 makes them up.
 """
 
-import operator
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +15,7 @@ from typing import Any, TypeAlias
 from datasets import Dataset, load_dataset
 
 from mini_r1.program.problems import UserError
+from mini_r1.tasks.countdown.expression import OPERATIONS, Rational
 from mini_r1.tasks.countdown.files import COLUMNS, FILE_ENDINGS, PuzzleError, Row, read_rows, read_saved
 
 Key: TypeAlias = tuple[tuple[int, ...], int]
@@ -27,7 +26,7 @@ _SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
 
 class NoPuzzlesError(UserError, FileNotFoundError):
-    """There is no such file or folder, or nothing of use in it."""
+    """A file or folder does not exist, or holds no puzzles."""
 
 
 class HubError(UserError, ConnectionError):
@@ -59,22 +58,6 @@ WORLDS = {
     "countdown-6": World((6,), (1, 100), (100, 999)),
     "tiny": World((3,), (1, 99), (1, 100), "+-*/", 200),
 }
-
-Number: TypeAlias = int | Fraction
-
-
-def _divide(left: Number, right: Number) -> Number:
-    """The exact quotient; an int where it is whole, since ints calculate many times faster."""
-    return left // right if left % right == 0 else Fraction(left, right)
-
-
-_OPERATIONS: dict[str, Callable[[Any, Any], Number]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": _divide,
-}
-
 
 # --- making puzzles up ---------------------------------------------------------------------------------------------
 
@@ -119,13 +102,13 @@ def _draw(rng: random.Random, world: World) -> tuple[list[int], int | None]:
     """Draw numbers and one random way to combine them; the target is None if the result is outside the world."""
     low, high = world.number_range
     nums = [rng.choice(range(low, high + 1)) for _ in range(rng.choice(world.how_many))]  # faster than randint
-    values: list[Number] = [*nums]
+    values: list[Rational] = [*nums]
     while len(values) > 1:
         left, right = (values.pop(rng.randrange(len(values))) for _ in range(2))
         op = rng.choice(world.operators)
         if op == "/" and right == 0:
             return nums, None
-        value = _OPERATIONS[op](left, right)
+        value = OPERATIONS[op](left, right)
         bound = world.max_intermediate
         if bound is not None and not (value.denominator == 1 and 0 <= value <= bound):
             return nums, None
@@ -173,7 +156,7 @@ def load_countdown(
         rows with the columns nums, target and, where the source has it, difficulty.
 
     Raises:
-        PuzzleError: for a bad row (which one, what is wrong, how to mend it), an unknown world or split, or a
+        PuzzleError: for a bad row (which one, what is wrong, how to fix it), an unknown world or split, or a
             `revision` for something that is not on the Hub.
         NoPuzzlesError: if something that looks like a local path does not exist.
         HubError: if the Hub has no such data set or cannot be reached.
@@ -303,7 +286,7 @@ def _check_rows(rows: list[Any], source: str) -> list[Row]:
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise PuzzleError(
-                f'{source}, row {index}: found {_shown(row)}. Allowed: {{"nums": [1, 2, 3], "target": 6}}. Fix: '
+                f'{source}, row {index}: found {row!r:.200}. Allowed: {{"nums": [1, 2, 3], "target": 6}}. Fix: '
                 f"make each row such an object"
             )
         if missing := [column for column in COLUMNS if column not in row]:
@@ -311,12 +294,12 @@ def _check_rows(rows: list[Any], source: str) -> list[Row]:
         nums, target = row["nums"], row["target"]
         if not isinstance(nums, list) or not nums or not all(_is_int(number) and number > 0 for number in nums):
             raise PuzzleError(
-                f"{source}, row {index}, column 'nums': found {_shown(nums)}. Allowed: a list of one or more positive "
+                f"{source}, row {index}, column 'nums': found {nums!r:.200}. Allowed: a list of one or more positive "
                 f"integers, like [1, 2, 3]. Fix: correct or remove the row"
             )
         if not _is_int(target):
             raise PuzzleError(
-                f"{source}, row {index}, column 'target': found {_shown(target)}. Allowed: an integer, like 24. "
+                f"{source}, row {index}, column 'target': found {target!r:.200}. Allowed: an integer, like 24. "
                 f"Fix: correct or remove the row"
             )
         if not _is_label(row.get("difficulty")):
@@ -329,11 +312,6 @@ def _check_rows(rows: list[Any], source: str) -> list[Row]:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63  # what an Arrow column holds
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _is_label(value: Any) -> bool:

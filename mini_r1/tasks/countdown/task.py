@@ -132,7 +132,7 @@ class Countdown(Task):
         return {"attempts": (thinking.attempts, 1)} | ratios
 
     def measure_in_training(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
-        """Attempts and arithmetic, which take a third of the time of the whole."""
+        """Attempts and arithmetic, which take a third of the time that all take."""
         thinking = read_thinking(completion)
         return {"attempts": (thinking.attempts, 1), "arithmetic": (thinking.right, thinking.equations)}
 
@@ -160,7 +160,7 @@ class Countdown(Task):
         return {"nums": nums, "target": target}
 
     def solution(self, row: Row) -> str | None:
-        """A solution by the solver, or that there is none."""
+        """A solution by the solver, or the statement that none exists."""
         found: Any = solve(row["nums"], row["target"])
         return f"a solution: {found}" if found else "no solution exists"
 

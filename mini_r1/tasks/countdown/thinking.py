@@ -212,10 +212,10 @@ def _count(attempts: Sequence[Sequence[Equation]]) -> Thinking:
 def mark_lines(completion: str, nums: Sequence[int], target: int) -> list[Line]:
     """Each line of the thinking of one completion, with what is wrong with it. Works on any text in linear time.
 
-    A line that ends in yes or no completes an attempt, possibly one begun in the lines before it that said neither: in
-    it each number may be taken once, and so may each result. In a line that says neither, as in free text, a number
-    counts as foreign only if it is none of the puzzle's and no earlier result. A repeat has the equations of an earlier
-    line, whatever their order and that of the operands of + and of ×.
+    A line that ends in yes or no completes an attempt, which earlier lines without either word may have begun. An
+    attempt may use each number once, and each result once. In a line that says neither, as in free text, a number
+    counts as foreign only if it is neither one of the puzzle's nor an earlier result. A repeat has the equations of an
+    earlier line, whatever their order and that of the operands of + and of ×.
 
     >>> lines = mark_lines("7 + 3 = 10, 10 - 4 = 6 yes\\n3 + 7 = 10, 10 - 4 = 6 no\\n7 + 5 = 12 no", [3, 4, 7], 6)
     >>> [[mark.value for mark in line.marks] for line in lines]
@@ -257,8 +257,8 @@ def _judge(line: Line, target: int, left: Sequence[Counter[int]], foreign: bool,
 def read_equations(line: str) -> tuple[Equation, ...]:
     """The equations `expression = whole number` in a line, where the expression joins two whole numbers or more.
 
-    Markup before the line and words around an equation are no part of it; what can't be read (a decimal, a fraction, a
-    name) is no equation. The signs are those that an answer may have.
+    Markup before the line and words around an equation are ignored; what can't be read (a decimal, a fraction, a
+    name) is not an equation. The signs are those that an answer may have.
 
     >>> [e.right for e in read_equations("- so 55 + 36 - 7 = 84, and 84 - 19 = 66.")]
     [True, False]
