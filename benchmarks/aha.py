@@ -17,16 +17,16 @@ from mini_r1.program.failures import in_words
 
 with in_words():
     from mini_r1.program.problems import UserError
+    from mini_r1.results.metrics import metric_of
     from mini_r1.runs.records import Interval, Record, Result, read_results, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic", "attempts", "length")
-PLAIN = ("attempts", "length")  # numbers rather than shares
 
 
 def cell(name: str, interval: Interval) -> str:
     """A value and its interval: shares in percent."""
-    factor, unit = (1.0, "") if name in PLAIN else (100.0, " %")
+    factor, unit = (100.0, " %") if metric_of(name).unit == "%" else (1.0, "")
     value, low, high = (factor * part for part in (interval.value, interval.low, interval.high))
     return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
 

@@ -33,11 +33,12 @@ with in_words():
     from mini_r1.policy.weights import read_state
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.prompts.settings import PromptSettings, add_prompt_options, chosen_prompt
-    from mini_r1.results.card import CARD, EVALUATION, update_card
+    from mini_r1.results.card import CARD, update_card
     from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
     from mini_r1.runs.exposure import Exposure, examine_exposure
     from mini_r1.runs.holdout import DataSettings, Sides, hold_out
     from mini_r1.runs.identity import RunRecord, find_record
+    from mini_r1.runs.records import EVALUATION
     from mini_r1.tasks.registry import task_of
     from mini_r1.tasks.task import Task, json_object
 

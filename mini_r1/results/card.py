@@ -15,14 +15,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mini_r1.program.redact import redact
-from mini_r1.results.metrics import metric_of
-from mini_r1.runs.records import Interval, Record, Result, points, read_evaluation, read_log, read_run
+from mini_r1.results.metrics import as_fraction
+from mini_r1.runs.records import RUN, STATE, Record, Result, points, read_evaluation, read_log, read_run
 from mini_r1.tasks.registry import find_task
 from mini_r1.tasks.task import SOLVED
 
 logger = logging.getLogger(__name__)
 
-CARD, RUN, EVALUATION, STATE = "README.md", "run.json", "evaluation.json", "trainer_state.json"
+CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "vllm", "deepspeed")
 
@@ -78,7 +78,7 @@ def update_card(folder: Path) -> bool:
 
 
 def _results(folder: Path) -> list[Result]:
-    """The evaluation, unless it is of a model that is no more."""
+    """The evaluation, unless the run was trained further after it."""
     try:
         return read_evaluation(folder).results
     except ValueError as error:
@@ -113,7 +113,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
 
 
 def _hub_id(name: Any) -> str | None:
-    """The name if it is one on the Hub; a local folder or a generated world is none, and the Hub would refuse it."""
+    """The name if it can be one on the Hub, which refuses the name of a local folder or a generated world."""
     text = str(name or "")
     is_local = Path(text).exists() or text.startswith((".", "/", "~")) or ":" in text
     return text if text and not is_local and text.count("/") <= 1 else None
@@ -124,15 +124,10 @@ def _table(results: Sequence[Result]) -> str:
     if not results:
         return ""
     head = ["metric", *(result.model.replace("|", "\\|") for result in results)]
-    rows = [[name, *(_cell(name, result.metrics.get(name)) for result in results)] for name in results[-1].metrics]
+    rows = [
+        [name, *(as_fraction(name, result.metrics.get(name)) for result in results)] for name in results[-1].metrics
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
-def _cell(name: str, measured: Interval | None) -> str:
-    if measured is None:
-        return "n/a"
-    decimals = metric_of(name).decimals_as_fraction
-    return f"{measured.value:.{decimals}f} [{measured.low:.{decimals}f}, {measured.high:.{decimals}f}]"
 
 
 def _curve(log: Sequence[Record]) -> list[tuple[int, float]]:

@@ -19,8 +19,9 @@ from mini_r1.generation.sampling import Completion, generate_completions
 from mini_r1.program.problems import UserError
 from mini_r1.prompts.build import build_prompts
 from mini_r1.prompts.settings import PromptSettings
-from mini_r1.results.metrics import metric_of
-from mini_r1.results.statistics import Estimate, bootstrap_ratios, paired_difference, pass_at_k
+from mini_r1.results.metrics import as_fraction
+from mini_r1.results.statistics import bootstrap_ratios, paired_difference, pass_at_k
+from mini_r1.runs.records import Interval
 from mini_r1.tasks.task import CORRECT, Row, Task, Verdict, rows_of
 
 SAMPLES_KEPT = 16  # completions quoted in a result
@@ -222,7 +223,7 @@ def summarise(
 
     def metrics(indices: Sequence[int]) -> Result:
         chosen = [sampled_scores[i] for i in indices], [greedy_scores[i] for i in indices]
-        return {name: asdict(estimate) for name, estimate in _measure(*chosen, settings).items()}
+        return {name: asdict(measured) for name, measured in _measure(*chosen, settings).items()}
 
     def by(kind: str) -> Result:
         members = defaultdict(list)
@@ -261,7 +262,7 @@ def in_natural_order(names: Iterable[str], first: Sequence[str] = ()) -> list[st
 
 def _measure(
     sampled: Sequence[Sequence[Score]], greedy: Sequence[Score], settings: EvaluationSettings
-) -> dict[str, Estimate]:
+) -> dict[str, Interval]:
     """Estimate every metric over the problems given."""
 
     def mean(field: str) -> list[float]:
@@ -323,12 +324,12 @@ def format_table(results: Sequence[Result]) -> str:
     if not results or any(_keys(result) != _keys(results[0]) for result in results):
         raise ValueError("a table takes one or more results on the same problems, in the same order")
     first = results[0]
-    rows = {name: [_cell(name, result["metrics"].get(name)) for result in results] for name in first["metrics"]}
+    names = dict.fromkeys(name for result in results for name in result["metrics"])
+    rows = {name: [_cell(name, result["metrics"]) for result in results] for name in names}
     for kind, members in first["groups"].items():
         for name, part in members.items():
             label = f"pass@1, {name} ({part['puzzles']})"
-            found = [result["groups"][kind][name]["metrics"]["pass@1"] for result in results]
-            rows[label] = [_cell("pass@1", estimate) for estimate in found]
+            rows[label] = [_cell("pass@1", result["groups"][kind][name]["metrics"]) for result in results]
     header = ["", *(str(result["model"]) for result in results)]
     lines = [header, *([name, *cells] for name, cells in rows.items())]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -346,16 +347,12 @@ def _keys(result: Result) -> Any:
     return result["per_puzzle"]["key"]
 
 
-def _cell(metric: str, estimate: dict[str, float | None] | None) -> str:
-    if estimate is None or estimate["value"] is None:
-        return "n/a"
-    decimals = metric_of(metric).decimals_as_fraction
-    value, low, high = (f"{estimate[part]:.{decimals}f}" for part in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+def _cell(name: str, metrics: Result) -> str:
+    return as_fraction(name, Interval(**metrics[name]) if name in metrics else None)
 
 
 def _difference(first: Result, second: Result) -> str:
     pairs = (result["per_puzzle"]["pass@1"] for result in (first, second))
-    estimate = paired_difference(*pairs, seed=first["settings"]["seed"])
-    value, low, high = (f"{number:+.3f}" for number in (estimate.value, estimate.low, estimate.high))
-    return f"pass@1 of {second['model']} minus {first['model']}, problem by problem: {value} [{low}, {high}]"
+    gain = paired_difference(*pairs, seed=first["settings"]["seed"])
+    interval = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"pass@1 of {second['model']} minus {first['model']}, problem by problem: {interval}"

@@ -1,6 +1,6 @@
-"""How a run was made, in words: run.json and the settings of an evaluation as a person would read them out.
+"""How a run was made, in words: run.json and the settings of an evaluation, written for people.
 
-Nothing that a reader sees is Python's way to write a value: no dictionary, list, None or nan.
+A reader never sees a Python dictionary, list, None or nan.
 """
 
 import math
@@ -30,7 +30,7 @@ class Fact:
 
 
 def facts(progress: Progress, run: Record, results: Sequence[Result]) -> list[Fact]:
-    """How the run and its evaluation were done. What run.json holds and nobody knows here is shown all the same."""
+    """How the run and its evaluation were done. Keys of run.json that are unknown here are shown too."""
     known = {
         "command": lambda value: Fact("command", in_words(value), "code"),
         "model": lambda value: Fact("base model", in_words(value)),

@@ -5,6 +5,8 @@ Table, card and report all print metrics through here, so that they show a loss 
 
 from dataclasses import dataclass
 
+from mini_r1.runs.records import Interval
+
 HIGHER_IS_BETTER, LOWER_IS_BETTER, NEITHER = 1, -1, 0
 # What a run logs of every batch beside what the task does; of an evaluation with `eval_` in front.
 LENGTH, ATTEMPTS = "completions/mean_length", "thinking/attempts"
@@ -33,11 +35,6 @@ class Metric:
         ('96.4', '6.20')
         """
         return f"{100 * value if self.unit == '%' else value:.{self.decimals}f}"
-
-    @property
-    def decimals_as_fraction(self) -> int:
-        """The decimals that show as much of a share written from 0 to 1."""
-        return self.decimals + 2 * (self.unit == "%")
 
     def text(self, value: float) -> str:
         """The value with its unit.
@@ -69,6 +66,20 @@ def metric_of(name: str) -> Metric:
     if name.startswith("pass@"):
         return Metric(f"solved by one of {name.removeprefix('pass@')} samples ({name})", HIGHER_IS_BETTER)
     return _METRICS.get(name, Metric(name, NEITHER))
+
+
+def as_fraction(name: str, measured: Interval | None) -> str:
+    """A measured value with its interval, shares from 0 to 1; as many digits as a page shows.
+
+    >>> as_fraction("pass@1", Interval(0.74, 0.711, 0.767)), as_fraction("attempts", None)
+    ('0.740 [0.711, 0.767]', 'n/a')
+    """
+    if measured is None:
+        return "n/a"
+    metric = metric_of(name)
+    decimals = metric.decimals + 2 * (metric.unit == "%")
+    value, low, high = (f"{part:.{decimals}f}" for part in (measured.value, measured.low, measured.high))
+    return f"{value} [{low}, {high}]"
 
 
 def in_order(names: set[str]) -> list[str]:

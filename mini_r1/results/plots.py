@@ -35,7 +35,7 @@ PANELS = (
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """Of a plot. Train and held out are from Okabe and Ito's palette, which the colour-blind can tell apart."""
+    """Colours of a plot. Those of the curves are Okabe and Ito's, which the colour-blind can tell apart."""
 
     background: str
     ink: str

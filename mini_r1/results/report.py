@@ -45,8 +45,8 @@ REWARD = re.compile("rewards/(.+)/mean")  # what TRL logs of each reward of a tr
 def write_report(run_dir: Path) -> list[Path]:
     """Write `run_dir`/report/ and return the paths: aha.png, the PNG of each panel, and index.html.
 
-    All is made before anything is written, each file replaces its forerunner at once, and the same inputs give the same
-    bytes: it can be run again at any time, also during training.
+    Everything is made before anything is written, each file replaces the old one atomically, and the same inputs give
+    the same bytes: it can be run again at any time, also during training.
 
     Raises:
         RecordError: if the run has not saved anything yet, or a file is not what its writer would have written; says
@@ -346,7 +346,7 @@ def _sample(sample: Sample, task: Task | None) -> Record:
 
 
 def _marks(sample: Sample, task: Task) -> list[list[str]]:
-    """The task's marks; none for a row that it can't read, since a page is more than they are."""
+    """The task's marks; none for a row that it can't read, so that the rest of the page is still made."""
     try:
         return task.marks(sample.completion, sample.row)
     except Exception:

@@ -6,25 +6,17 @@ observations. Every interval therefore resamples whole puzzles, with all their s
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mini_r1.runs.records import Interval
+
 RESAMPLES = 2_000
 PERCENTILES = (2.5, 97.5)  # of a 95 % interval
 
 Array: TypeAlias = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value and the ends of its 95 % interval; all None where there was nothing to measure."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -52,16 +44,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 def bootstrap_ratios(
     ratios: Mapping[str, tuple[ArrayLike, ArrayLike]], *, seed: int, resamples: int = RESAMPLES
-) -> dict[str, Estimate]:
+) -> dict[str, Interval]:
     """Estimate sum(numerators) / sum(denominators) of each metric, with its percentile bootstrap interval.
 
     A mean over puzzles is a ratio with ones below; a ratio of sums, like right equations to equations, is resampled
     above and below the line together. All metrics share the resamples, of 16 kB a puzzle. Percentile intervals are
     Efron & Tibshirani 1993, chapter 13. Where all puzzles agree the interval has no width: the bootstrap cannot know
-    of what was never seen.
+    of what was never seen. A metric whose denominators are all 0 has no value and is left out.
 
     >>> bootstrap_ratios({"solved": ([0, 1, 1, 0], [1, 1, 1, 1])}, seed=0)["solved"]
-    Estimate(value=0.5, low=0.0, high=1.0)
+    Interval(value=0.5, low=0.0, high=1.0)
 
     Args:
         ratios: numerators and denominators of each metric, both of shape (puzzles,).
@@ -81,16 +73,17 @@ def bootstrap_ratios(
     draws = rng.multinomial(puzzles, np.full(puzzles, 1 / puzzles), size=resamples).astype(np.float64)
     resampled = _divide(draws @ numerators, draws @ denominators)  # (resamples, metrics)
     values = _divide(numerators.sum(0), denominators.sum(0))
-    return {name: _estimate(values[i], resampled[:, i]) for i, name in enumerate(names)}
+    measured = [(name, i) for i, name in enumerate(names) if not np.isnan(values[i])]
+    return {name: _interval(values[i], resampled[:, i]) for name, i in measured}
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: int) -> Estimate:
+def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: int) -> Interval:
     """Estimate mean(second) - mean(first) where both scored the same puzzles in the same order.
 
     A resample keeps the two scores of a puzzle together, so what is hard for both does not blur the comparison.
 
     >>> paired_difference([0.0, 0.5, 0.75], [0.25, 0.75, 1.0], seed=0)  # hard or not, better by as much
-    Estimate(value=0.25, low=0.25, high=0.25)
+    Interval(value=0.25, low=0.25, high=0.25)
 
     Raises:
         ValueError: if the lengths differ.
@@ -108,8 +101,6 @@ def _divide(numerators: Array, denominators: Array) -> Array:
     return np.divide(numerators, denominators, out=np.full_like(numerators, np.nan), where=denominators != 0)
 
 
-def _estimate(value: float, resampled: Array) -> Estimate:
-    if np.isnan(value):
-        return Estimate(None, None, None)
+def _interval(value: float, resampled: Array) -> Interval:
     low, high = np.nanpercentile(resampled, PERCENTILES)  # a resample may have drawn no puzzle with a denominator
-    return Estimate(float(value), float(low), float(high))
+    return Interval(float(value), float(low), float(high))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
+from mini_r1.program.problems import in_one_line
 from mini_r1.runs.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.runs.identity import RunRecord
 
@@ -22,7 +23,7 @@ class Exposure:
 
     Attributes:
         held_out: True if no recorded training used any of them, False if one did, "unknown" if nobody can say.
-        why: a sentence for people; empty where all is as it should be.
+        why: a sentence for people; empty where there is nothing to warn of.
     """
 
     held_out: Verdict
@@ -73,18 +74,17 @@ def _seen(data: Mapping[str, Any], puzzles: Dataset, sides: Sides) -> int | str:
     Raises:
         DataError: if the data are those of `sides`, and have changed since.
     """
-    settings, here = DataSettings.read(data), sides.record()
-    recorded = data.get("train_digest")
-    if recorded == here["train_digest"] or (recorded is None and settings == sides.settings):
-        return len(set(sides.keys(puzzles)) & set(sides.keys(sides.train)))
-    if settings == sides.settings:
-        check_unchanged(sides, data)
-    try:
-        theirs = hold_out(settings)
-    except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
-    if recorded not in (None, theirs.record()["train_digest"]):
-        return f"{settings.dataset!r} has changed since"
+    settings, recorded, here = DataSettings.read(data), data.get("train_digest"), sides.record()["train_digest"]
+    theirs = sides
+    if recorded != here and (recorded is not None or settings != sides.settings):
+        if settings == sides.settings:
+            check_unchanged(sides, data)
+        try:
+            theirs = hold_out(settings)
+        except (OSError, ValueError) as error:
+            return in_one_line(error)
+        if recorded not in (None, theirs.record()["train_digest"]):
+            return f"{settings.dataset!r} has changed since"
     trained = set(theirs.keys(theirs.train))
     return sum(key in trained for key in sides.keys(puzzles))
 

@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from transformers import TrainingArguments
 from trl import GRPOConfig, ModelConfig
@@ -20,7 +19,7 @@ from mini_r1.policy.checkpoints import MANIFEST, STATE, checkpoint_folders, miss
 from mini_r1.program.problems import Problem, ProblemError
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
-from mini_r1.runs.identity import PATHS, RUN, Change, RunRecord, changes, find_record
+from mini_r1.runs.identity import PATHS, RUN, Change, RunRecord, changes, find_record, read_object
 from mini_r1.runs.lock import LOCK
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "adapter_model.bin", "*.gguf")
@@ -185,7 +184,7 @@ def _resume(output: Path, folder: Path, training: GRPOConfig, record: RunRecord)
     notes = [f"{change}, from here on" for change in harmless]
     if known is None:
         notes = [f"{folder} has no record of its settings (an earlier version wrote it): they are not compared"]
-    manifest = _read(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
     return Standing(
         f"a run at step {step}{of}, which is resumed from {folder}",
         checkpoint=folder,
@@ -217,7 +216,7 @@ def _compare(output: Path, folder: Path, what: str, record: RunRecord) -> tuple[
 
 def _finished_step(output: Path) -> int | None:
     """The steps of a finished run, which leaves its state beside its model; None where there is no such run."""
-    state = _read(output / STATE)
+    state = read_object(output / STATE)
     has_model = any(True for pattern in WEIGHTS for _ in output.glob(pattern))
     step, steps = state.get("global_step"), state.get("max_steps")
     if not has_model or not isinstance(step, int) or not isinstance(steps, int) or step < steps:
@@ -246,14 +245,6 @@ def count_steps(training: GRPOConfig, rows: int, processes: int) -> int:
     if micro_batches <= 0 or training.max_steps > 0:
         return int(training.max_steps) if micro_batches > 0 else 0
     return math.ceil(training.num_train_epochs * math.ceil(micro_batches / batches.accumulation))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def give_usual_modes(folder: Path) -> None:

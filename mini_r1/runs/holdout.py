@@ -137,7 +137,7 @@ def split_train_test(
     Each key is hashed together with the seed, and those with the lowest hashes are held out. A row's side so depends on
     the problems there are and on nothing else: not on the order of rows, the process, the rank or the machine (Python's
     own `hash` differs between processes). When the set grows, a problem changes sides only if it is near the boundary
-    hash, where a shuffle would deal everything anew, and show the model in training what it was tested on before.
+    hash, where a shuffle would reassign everything, and train the model on what it was tested on before.
 
     Args:
         problems: the rows; duplicates are fine and kept.

@@ -170,18 +170,18 @@ def find_record(model: str | Path) -> RunRecord | None:
     if _CHECKPOINT.fullmatch(folder.resolve().name):
         places = [places[1], (folder.resolve().parent / RUN, None)]
     for path, part in places:
-        content = _read_object(path)
+        content = read_object(path)
         content = content.get(part, {}) if part else content
         if isinstance(content, dict) and isinstance(content.get("data"), dict) and "dataset" in content["data"]:
             return RunRecord.from_json(content)
-    practised = _read_object(folder / PRACTICE)
+    practised = read_object(folder / PRACTICE)
     return RunRecord(lineage=[{"model": str(model)} | practised]) if "dataset" in practised else None
 
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
-def _read_object(path: Path) -> Record:
+def read_object(path: Path) -> Record:
     """The JSON object in a file; empty where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -161,7 +161,7 @@ def _no_state(run_dir: Path) -> str:
 
 
 def read_log(path: Path) -> list[Record]:
-    """Return the `log_history` of a trainer_state.json, without what a resumed run did anew.
+    """Return the `log_history` of a trainer_state.json, without the steps that a resumed run did again.
 
     A step lower than the one before it means that training went back to a checkpoint: the later steps logged until then
     belong to a model that no longer exists. The order within a step is kept.
@@ -213,7 +213,7 @@ class Evaluation:
 
 
 def read_evaluation(run_dir: Path) -> Evaluation:
-    """Read evaluation.json, unless training went on after it: then it is of a model that is no more.
+    """Read evaluation.json, unless the run was trained further after it: then the model it measured is gone.
 
     Raises:
         RecordError: as `read_results`.
