@@ -19,13 +19,12 @@ from mini_r1.policy.checkpoints import MANIFEST, STATE, checkpoint_folders, miss
 from mini_r1.program.problems import Problem, ProblemError
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import plan_batches
-from mini_r1.runs.identity import PATHS, RUN, Change, RunRecord, changes, find_record, read_object
+from mini_r1.runs.identity import PATHS, Change, RunRecord, changes, find_record
 from mini_r1.runs.lock import LOCK
+from mini_r1.runs.records import EVALUATION, RUN, read_object
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "adapter_model.bin", "*.gguf")
-OURS = frozenset(
-    {LOCK, RUN, STATE, "README.md", "evaluation.json", "report", "runs", "completion_samples", "error.log"}
-)
+OURS = frozenset({LOCK, RUN, STATE, "README.md", EVALUATION, "report", "runs", "completion_samples", "error.log"})
 
 
 class OutputError(ProblemError):

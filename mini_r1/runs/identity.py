@@ -16,9 +16,8 @@ from mini_r1.policy.weights import sample_digest
 from mini_r1.program.redact import redact
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.runs.holdout import DataSettings, Sides
+from mini_r1.runs.records import RUN, Record, read_object
 from mini_r1.tasks.registry import rewards_of
-
-Record = dict[str, Any]
 
 
 def _keys(table: str) -> frozenset[str]:
@@ -92,7 +91,7 @@ UNRECORDED = _keys("""
     output_dir resume_from_checkpoint dry_run plan_accelerate_config plan_processes plan_processes_per_machine
     gpu_memory_gb seconds_per_step hub_token vllm_server_args local_rank do_train do_eval do_predict
 """)
-RUN, MANIFEST, PRACTICE = "run.json", "complete.json", "practice.json"
+MANIFEST, PRACTICE = "complete.json", "practice.json"
 PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_or_path", "chat_template"})
 
 
@@ -179,15 +178,6 @@ def find_record(model: str | Path) -> RunRecord | None:
 
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-
-
-def read_object(path: Path) -> Record:
-    """The JSON object in a file; empty where there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def lineage_of(model: str | Path) -> list[Record]:

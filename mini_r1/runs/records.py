@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mini_r1.policy.weights import is_outdated
 from mini_r1.program.problems import UserError
@@ -140,10 +140,7 @@ def _states(run_dir: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int:
     """The step of a state file; -1 if it can't be read, as when it is being written."""
-    try:
-        step = json.loads(path.read_text(encoding="utf-8"))["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return -1
+    step = read_object(path).get("global_step")
     return step if _is_step(step) else -1
 
 
@@ -186,7 +183,7 @@ def read_log(path: Path) -> list[Record]:
     return kept
 
 
-def _is_step(step: Any) -> bool:
+def _is_step(step: Any) -> TypeGuard[int]:
     return isinstance(step, int) and not isinstance(step, bool) and step >= 0
 
 
@@ -222,12 +219,9 @@ def read_evaluation(run_dir: Path) -> Evaluation:
     if not path.is_file():
         return Evaluation([], f"There is no {EVALUATION} in the run's folder yet.")
     results = read_results(path)
-    outdated = _outdated(results[-1], run_dir)
-    return (
-        Evaluation([], f"{EVALUATION} is not of the model that the run has now: {outdated}.")
-        if outdated
-        else Evaluation(results)
-    )
+    if outdated := _outdated(results[-1], run_dir):
+        return Evaluation([], f"{EVALUATION} is not of the model that the run has now: {outdated}.")
+    return Evaluation(results)
 
 
 def _outdated(result: Result, run_dir: Path) -> str | None:
@@ -297,15 +291,14 @@ def _parse_result(raw: Record) -> Result:
 
 def _parse_metrics(raw: Mapping[str, Record | None]) -> dict[str, Interval]:
     """Metrics that have no value (arithmetic, where nobody calculated) are left out."""
-    measured = {name: metric for name, metric in raw.items() if metric and is_finite(metric["value"])}
-    return {name: _parse_interval(name, metric) for name, metric in measured.items()}
-
-
-def _parse_interval(name: str, raw: Record) -> Interval:
-    ends = [float(raw[key]) for key in ("value", "low", "high")]
-    if not all(map(math.isfinite, ends)):
-        raise ValueError(f"the interval of {name!r} is {ends}")
-    return Interval(*ends)
+    found = {}
+    for name, metric in raw.items():
+        if metric and is_finite(metric["value"]):
+            ends = [float(metric[key]) for key in ("value", "low", "high")]
+            if not all(map(math.isfinite, ends)):
+                raise ValueError(f"the interval of {name!r} is {ends}")
+            found[name] = Interval(*ends)
+    return found
 
 
 def _parse_groups(raw: Mapping[str, Record] | None) -> dict[str, Group]:
@@ -347,6 +340,15 @@ def read_run(path: Path) -> Record:
     if not isinstance(run, dict):
         raise RecordError(f'{path}: expected an object like {{"seed": 42}}. Fix: correct or remove it')
     return run
+
+
+def read_object(path: Path) -> Record:
+    """The JSON object in a file; empty if it can't be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_json(path: Path, fix: str) -> Any:

@@ -25,6 +25,14 @@ def answer_reward(completions: Sequence[str], *, verdicts: Sequence[Verdict], **
     return [verdict.reward for verdict in verdicts]
 
 
+REWARDS: Mapping[str, RewardFunction] = {"format": format_reward, "answer": answer_reward}
+
+
+def ask(problem: str) -> str:
+    """The question that a user asks: the problem, and the form that the answer is to have."""
+    return f"{problem.strip()}\n\n{INSTRUCTION}"
+
+
 class QuestionTask(Task):
     """A task with the column `question`: all but its data and its judge."""
 
@@ -36,7 +44,7 @@ class QuestionTask(Task):
 
     def question(self, row: Row) -> str:
         """The problem, and the form that the answer is to have."""
-        return f"{row['question'].strip()}\n\n{INSTRUCTION}"
+        return ask(row["question"])
 
     def show(self, row: Row) -> str:
         """The problem in one line, shortened if it is long."""
@@ -45,7 +53,7 @@ class QuestionTask(Task):
     @property
     def rewards(self) -> Mapping[str, RewardFunction]:
         """The form, and the answer."""
-        return {"format": format_reward, "answer": answer_reward}
+        return REWARDS
 
     def in_format(self, completion: str) -> bool:
         """Whether it is one thinking block, one answer block and the end."""

@@ -325,7 +325,7 @@ def test_settings_out_of_range(bad: dict[str, object]) -> None:
 
 
 def test_table_compares_two_policies() -> None:
-    def result(name: str, *rows: Sequence[str]) -> dict[str, object]:
+    def result(name: str, *rows: Sequence[str]) -> dict[str, Any]:
         front = {
             "model": name,
             "dataset": "known",
@@ -342,6 +342,8 @@ def test_table_compares_two_policies() -> None:
     assert lines["pass@1, 3 numbers (1)"][-1] == "0.500 [0.500, 0.500]"
     assert "before minus" not in table and "after minus before, problem by problem: +0.250 [+0.000, +0.500]" in table
     assert "minus" not in format_table([before])
+    silent = before | {"metrics": {name: one for name, one in before["metrics"].items() if name != "format"}}
+    assert re.search(r"^format +n/a +0\.500 \[", format_table([silent, after]), re.MULTILINE)
     other = after | {"per_puzzle": {"key": ["1,2,3:6"], "pass@1": [1.0]}}
     for results in ([], [before, other]):
         with pytest.raises(ValueError, match="same problems"):

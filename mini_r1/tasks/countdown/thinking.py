@@ -186,15 +186,21 @@ def read_thinking(completion: str) -> Thinking:
     >>> thinking.attempts, thinking.right, thinking.equations
     (2, 2, 3)
     """
-    return _count([read_equations(line) for line in _thinking_lines(completion)])
+    return _count([Line(text, read_equations(text)) for text in _thinking_lines(completion)])
 
 
 def judge_thinking(completion: str, nums: Sequence[int], target: int) -> Thinking:
     """Count all of `Thinking` in one completion for the puzzle (`nums`, `target`)."""
-    lines = mark_lines(completion, nums, target)
+    return _count(mark_lines(completion, nums, target))
+
+
+def _count(lines: Sequence[Line]) -> Thinking:
+    equations = [equation for line in lines for equation in line.equations]
     marks = Counter(mark for line in lines for mark in line.marks)
-    return replace(
-        _count([line.equations for line in lines]),
+    return Thinking(
+        attempts=sum(bool(line.equations) for line in lines),
+        right=sum(equation.right for equation in equations),
+        equations=len(equations),
         repeats=marks[Mark.REPEAT],
         foreign=marks[Mark.FOREIGN],
         false_yes=marks[Mark.FALSE_YES],
@@ -202,11 +208,6 @@ def judge_thinking(completion: str, nums: Sequence[int], target: int) -> Thinkin
         false_no=marks[Mark.FALSE_NO],
         solutions=sum(line.solves for line in lines),
     )
-
-
-def _count(attempts: Sequence[Sequence[Equation]]) -> Thinking:
-    equations = [equation for attempt in attempts for equation in attempt]
-    return Thinking(sum(map(bool, attempts)), sum(e.right for e in equations), len(equations))
 
 
 def mark_lines(completion: str, nums: Sequence[int], target: int) -> list[Line]:
