@@ -58,7 +58,7 @@ def read_written(arguments: Sequence[str], known: Collection[str]) -> dict[str, 
 def _by_key(arguments: Sequence[str], known: Collection[str]) -> list[tuple[str, list[str]]]:
     """The command line as keys, each with the words that follow it.
 
-    >>> _by_key(["--seed", "1", "--output-dir=a b", "--epsilon_high", "-3", "--bf16"], {"seed"})
+    >>> _by_key(["--seed", "1", "--output-dir=a b", "--epsilon_high", "-3", "--bf16"], {"output_dir"})
     [('seed', ['1']), ('output_dir', ['a b']), ('epsilon_high', ['-3']), ('bf16', [])]
     """
     given: list[tuple[str, list[str]]] = []
