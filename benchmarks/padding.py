@@ -27,9 +27,8 @@ with in_words():
     from mini_r1.machine.hardware import hardware
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
-    from mini_r1.train.run import build_trainer
     from mini_r1.train.samples import SampleRecorder
-    from mini_r1.train.trainer import R1Trainer
+    from mini_r1.train.trainer import R1Trainer, build_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"

@@ -38,6 +38,7 @@ from mini_r1.program.failures import tell
 from mini_r1.program.problems import UserError
 from mini_r1.program.redact import redact, take_api_key
 from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.runs.folder import output_path
 
 logger = logging.getLogger(__name__)
 
@@ -59,61 +60,60 @@ class GenerationServerError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """How the server is started.
+    """How the server of a recipe is started.
 
     Attributes:
         gpus: what its CUDA_VISIBLE_DEVICES will be; empty leaves that as it is (a machine without GPUs).
         host, port, group_port: of its HTTP interface, and of the group in which it receives weights.
-        timeout: seconds that it may take to load.
-        request_timeout: seconds that one batch may take to generate.
-        extra: more arguments of `vllm serve`, which override those given here.
-        api_key: what its clients must send; in its environment, since a command line is in its log and in `ps`.
     """
 
-    model: str
+    script: ScriptArguments
+    training: GRPOConfig
+    model: ModelConfig
     gpus: tuple[str, ...]
     port: int
     group_port: int
-    max_length: int
-    seed: int
-    log: Path
-    timeout: float
-    request_timeout: float
     host: str = LOOPBACK
-    revision: str | None = None
-    tokenizer: str | None = None
-    trust_remote_code: bool = False
-    extra: tuple[str, ...] = ()
-    api_key: str | None = None
 
     @property
     def url(self) -> str:
         """The server's address."""
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def log(self) -> Path:
+        """The file of all that it prints."""
+        return output_path(self.training) / LOG_NAME
+
     def command(self) -> list[str]:
         """The command line, with what TRL's trainer needs of a server (trl.generation.vllm_client)."""
+        script, training, model = self.script, self.training, self.model
+        longest = script.max_prompt_length + (training.max_completion_length or 0)
         options: dict[str, Any] = {
             "host": self.host,
             "port": self.port,
             "weight-transfer-config": json.dumps({"backend": "nccl"}),
             "logprobs-mode": "processed_logprobs",
             "max-logprobs": -1,
-            "max-model-len": self.max_length,
+            "max-model-len": training.vllm_max_model_length or longest,
             "tensor-parallel-size": max(1, len(self.gpus)),
-            "seed": self.seed,
-            "revision": self.revision,
-            "tokenizer": self.tokenizer,
+            "seed": training.seed,
+            "revision": model.model_revision,
+            "tokenizer": script.tokenizer_name_or_path,
         }
         given = [text for key, value in options.items() if value is not None for text in (f"--{key}", str(value))]
         given.append("--disable-uvicorn-access-log")  # a line per request would drown what matters
-        trust = ["--trust-remote-code"] if self.trust_remote_code else []
+        given += ["--trust-remote-code"] if training.trust_remote_code else []
+        extra, _ = take_api_key(script.vllm_server_args)  # last, so that it overrides
         vllm = Path(sys.executable).with_name("vllm")  # of this environment, whatever PATH says
         start = [str(vllm)] if vllm.exists() else [sys.executable, "-m", "vllm.entrypoints.cli.main"]
-        return [*start, "serve", self.model, *given, *trust, *self.extra]
+        return [*start, "serve", str(model.model_name_or_path), *given, *extra]
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """The trainer's environment without its process group, and with the server's GPUs."""
+        """The trainer's environment without its process group, and with the server's GPUs and the key of its clients.
+
+        The key is here since a command line is in the log and in `ps`.
+        """
         kept = {
             name: value
             for name, value in base.items()
@@ -122,36 +122,21 @@ class ServerPlan:
         kept["VLLM_SERVER_DEV_MODE"] = "1"  # the endpoints that take weights
         if self.gpus:
             kept["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        if self.api_key:
-            kept["VLLM_API_KEY"] = self.api_key
+        _, api_key = take_api_key(self.script.vllm_server_args)
+        if api_key:
+            kept["VLLM_API_KEY"] = api_key
         return kept
 
 
 def plan_server(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, gpus: Sequence[str]) -> ServerPlan:
     """What to start for a recipe, on two ports that are free now."""
-    extra, api_key = take_api_key(script.vllm_server_args)
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(2):
             probe = stack.enter_context(socket.socket())
             probe.bind((LOOPBACK, 0))
             ports.append(probe.getsockname()[1])
-    return ServerPlan(
-        model=str(model.model_name_or_path),
-        gpus=tuple(gpus),
-        port=ports[0],
-        group_port=ports[1],
-        max_length=training.vllm_max_model_length or script.max_prompt_length + (training.max_completion_length or 0),
-        seed=training.seed,
-        log=Path(str(training.output_dir)) / LOG_NAME,
-        timeout=training.vllm_server_timeout,
-        request_timeout=script.vllm_request_timeout,
-        revision=model.model_revision,
-        tokenizer=script.tokenizer_name_or_path,
-        trust_remote_code=training.trust_remote_code,
-        extra=extra,
-        api_key=api_key,
-    )
+    return ServerPlan(script, training, model, tuple(gpus), *ports)
 
 
 class GenerationServer:
@@ -163,7 +148,7 @@ class GenerationServer:
 
     def __init__(self, plan: ServerPlan) -> None:
         self.plan = plan
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes]
         self._stopping = threading.Event()
         self._failure: str | None = None
         self._previous_handler: Any = signal.SIG_DFL
@@ -202,8 +187,6 @@ class GenerationServer:
             raise GenerationServerError(self._failure) from error
 
     def _stop(self) -> None:
-        if self._process is None:
-            return
         self._process.terminate()
         try:
             self._process.wait(GRACE_SECONDS + 5)
@@ -212,27 +195,20 @@ class GenerationServer:
             self._process.wait()
 
     def _wait_ready(self) -> None:
-        started = time.monotonic()
+        started, limit = time.monotonic(), self.plan.training.vllm_server_timeout
         where = f"GPU {','.join(self.plan.gpus)}" if self.plan.gpus else "the CPU"
-        label = f"generation server: loading {self.plan.model} on {where}"
+        label = f"generation server: loading {self.plan.model.model_name_or_path} on {where}"
         with tqdm(desc=label, bar_format="{desc}, {elapsed} [{postfix}]", mininterval=0) as bar:
             while not answers(self.plan.url):
                 bar.set_postfix_str(last_lines(self.plan.log, 1)[-80:].strip())
-                if self._ended() is not None:
-                    raise GenerationServerError(self._explain(f"ended with status {self._ended()} while loading"))
-                if time.monotonic() - started > self.plan.timeout:
-                    raise GenerationServerError(
-                        self._explain(
-                            f"was not ready after {self.plan.timeout:.0f} s (vllm_server_timeout; a first start may "
-                            "also download the model)"
-                        )
-                    )
+                if (status := self._process.poll()) is not None:
+                    raise GenerationServerError(self._explain(f"ended with status {status} while loading"))
+                if time.monotonic() - started > limit:
+                    what = f"was not ready after {limit:.0f} s (vllm_server_timeout; a first start may also download"
+                    raise GenerationServerError(self._explain(f"{what} the model)"))
                 time.sleep(POLL_SECONDS)
         seconds = time.monotonic() - started
         logger.warning("generation server ready at %s after %.0f s; log: %s", self.plan.url, seconds, self.plan.log)
-
-    def _ended(self) -> int | None:
-        return self._process.poll() if self._process is not None else None
 
     def _explain(self, what: str) -> str:
         lines = last_lines(self.plan.log, LOG_LINES)
@@ -241,12 +217,12 @@ class GenerationServer:
     def _diagnose(self, error: requests.RequestException) -> str:
         """What an error of TRL's client says of the server."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process is not None and not isinstance(error, requests.Timeout):
+            if not isinstance(error, requests.Timeout):
                 self._process.wait(2 * POLL_SECONDS)
-        if self._ended() is not None:
-            return f"ended during training, with status {self._ended()}"
+        if self._process.poll() is not None:
+            return f"ended during training, with status {self._process.poll()}"
         if isinstance(error, requests.Timeout):
-            return f"did not finish a batch within {self.plan.request_timeout:.0f} s (vllm_request_timeout)"
+            return f"did not finish a batch within {self.plan.script.vllm_request_timeout:.0f} s (vllm_request_timeout)"
         return f"can't be reached ({error})"
 
     def _watch(self) -> None:
@@ -257,8 +233,8 @@ class GenerationServer:
                 heard = time.monotonic()
             if self._stopping.is_set():
                 return
-            if self._ended() is not None:
-                self._failure = self._explain(f"ended during training, with status {self._ended()}")
+            if self._process.poll() is not None:
+                self._failure = self._explain(f"ended during training, with status {self._process.poll()}")
             elif time.monotonic() - heard > SILENCE_SECONDS:
                 self._failure = self._explain(f"has not answered for {SILENCE_SECONDS:.0f} s")
             if self._failure:

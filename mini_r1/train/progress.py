@@ -5,7 +5,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import IntervalStrategy, has_length
+from transformers.trainer_utils import IntervalStrategy
 
 from mini_r1.results.metrics import ATTEMPTS, LENGTH
 from mini_r1.tasks.task import FORMAT, SOLVED
@@ -15,7 +15,6 @@ class SolveRateProgress(ProgressCallback):
     """Transformers' bar, with the policy's figures beside it instead of one printed dictionary a step."""
 
     training_bar: Any
-    prediction_bar: Any
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -26,24 +25,15 @@ class SolveRateProgress(ProgressCallback):
                 desc="GRPO", total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True
             )
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
         """During training without transformers' second bar, which would break up the first."""
         if self.training_bar is not None:
             self.training_bar.set_description("GRPO, evaluating")
-            return
-        if self.prediction_bar is None and state.is_world_process_zero and has_length(eval_dataloader):
-            self.prediction_bar = tqdm(desc="evaluating", total=len(eval_dataloader), dynamic_ncols=True)
-        super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
+        else:
+            super().on_prediction_step(*args, **kwargs)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        super().on_evaluate(args, state, control, **kwargs)
+    def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super().on_evaluate(*args, **kwargs)
         if self.training_bar is not None:
             self.training_bar.set_description("GRPO")
 
@@ -58,17 +48,11 @@ class SolveRateProgress(ProgressCallback):
         if not state.is_world_process_zero or not logs:
             return
         if f"eval_{SOLVED}" in logs:
-            self._write(f"step {state.global_step:>4}: held-out {_summary(logs, 'eval_')}")
+            tqdm.write(f"step {state.global_step:>4}: held-out {_summary(logs, 'eval_')}")
         elif SOLVED in logs and self.training_bar is not None:
             self.training_bar.set_postfix_str(_summary(logs, ""), refresh=True)
             if args.logging_strategy == IntervalStrategy.STEPS and state.global_step % 10 == 0:
-                self._write(f"step {state.global_step:>4}: training {_summary(logs, '')}")
-
-    def _write(self, line: str) -> None:
-        if self.training_bar is not None:
-            self.training_bar.write(line)
-        else:
-            print(line, flush=True)
+                tqdm.write(f"step {state.global_step:>4}: training {_summary(logs, '')}")
 
 
 def _summary(logs: dict[str, Any], prefix: str) -> str:

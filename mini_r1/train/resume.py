@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ class WriteManifest(TrainerCallback):
 
     Args:
         run: the run's record (`mini_r1.runs.identity`).
-        seconds: how long the run has taken so far, with the parts before it was resumed.
+        since: the time of `time.monotonic` at which the run would have started had it never been interrupted.
     """
 
-    def __init__(self, run: dict[str, Any], seconds: Callable[[], float]) -> None:
-        self.run, self.seconds = run, seconds
+    def __init__(self, run: dict[str, Any], since: float) -> None:
+        self.run, self.since = run, since
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -31,7 +31,7 @@ class WriteManifest(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            more = {"seconds": round(self.seconds(), 1), "run": self.run}
+            more = {"seconds": round(time.monotonic() - self.since, 1), "run": self.run}
             write_manifest(folder, state.global_step, engine_of(args), args.world_size, more)
         return control
 

@@ -1,6 +1,6 @@
 """The trainer: TRL's GRPOTrainer, without most of its padding, and in the hands of those who run it.
 
-The one room for private names of TRL and transformers: whatever this project must override or call is here, and only
+The one module for private names of TRL and transformers: whatever this project must override or call is here, and only
 here. tests/train/test_trainer.py has them in a table, and fails when one of them moves.
 
 * Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.
@@ -8,27 +8,44 @@ here. tests/train/test_trainer.py has them in a table, and fails when one of the
   sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
   in less time. benchmarks/results/padding.md has the gain.
 * What vLLM wrote: how much of it TRL lets count is logged (`mini_r1.train.sample_weights`).
-* Resume: TRL's order of the data and its generation cycle continue where the checkpoint was.
+* Resume: TRL's order of the data and its generation cycle continue where the checkpoint was (`mini_r1.train.resume`).
 * Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).
 """
 
+import copy
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from trl import GRPOTrainer
+from transformers.generation import StoppingCriteriaList
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_callback import ProgressCallback
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
-from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, missing
+from mini_r1.generation.decoding import decode_without_ended
+from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, disk_full_error, missing
+from mini_r1.program.causes import DISK_FULL, NON_FINITE
 from mini_r1.program.harmless import harmless
-from mini_r1.runs.folder import give_usual_modes
-from mini_r1.train.finite import StopIfNotFinite
-from mini_r1.train.interrupts import StopOnRequest
-from mini_r1.train.resume import epochs_done, skip_epochs
+from mini_r1.program.problems import UserError
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.read import load_tokenizer, model_init_kwargs, read_prompt_settings
+from mini_r1.runs.folder import give_usual_modes, output_path
+from mini_r1.runs.holdout import DataSettings, Sides, hold_out
+from mini_r1.tasks.registry import rewards_of
+from mini_r1.tasks.task import RewardFunction
+from mini_r1.train.data import prepare_datasets
+from mini_r1.train.finite import StopIfNotFinite, diverged
+from mini_r1.train.interrupts import StopOnRequest, StopRequest
+from mini_r1.train.progress import SolveRateProgress
+from mini_r1.train.resume import epochs_done, load_across_cpu_processes, skip_epochs
 from mini_r1.train.sample_weights import WARN_ABOVE, count_out_of_bounds, metric_name, warning
+from mini_r1.train.samples import SampleRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +55,8 @@ class R1Trainer(GRPOTrainer):
 
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
-        stop_on_request: what lets a signal end an evaluation, if anything does.
-        stop_if_not_finite: what looks at the loss of each micro-batch, if anything does.
-        resumes: the checkpoint that training continues from; set by `resume`.
+        stop_on_request, stop_if_not_finite: what ends a run in order; set by `watch`.
+        resumes: the checkpoint that training continues from; set by `train_from`.
     """
 
     length_buckets = 1
@@ -107,15 +123,53 @@ class R1Trainer(GRPOTrainer):
         else:
             after_step()
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue the order of the data and the generation cycle where the checkpoint was; call it before `train`.
+    def watch(self, stop: StopRequest) -> None:
+        """Let a signal, or numbers that are not finite, end the run in order."""
+        self.stop_if_not_finite, self.stop_on_request = StopIfNotFinite(), StopOnRequest(stop)
+        self.add_callback(self.stop_if_not_finite)
+        self.add_callback(self.stop_on_request)
+        if self.args.world_size == 1:
+            criteria = StoppingCriteriaList([self.stop_on_request.token_by_token()])
+            self.generate_with(stopping_criteria=criteria)
+
+    def generate_with(self, **options: Any) -> None:
+        """Give more options to each `generate` of the policy."""
+        policy = self.accelerator.unwrap_model(self.model)
+        policy.generate = functools.partial(policy.generate, **options)
+
+    def train_from(self, checkpoint: Checkpoint | None) -> None:
+        """Train to the end, from a checkpoint where there is one, or until all processes have agreed to stop.
 
         Transformers skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed
         in its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed
         between two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
+
+        Raises:
+            DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
+            NonFiniteError: if training has diverged.
         """
         self.resumes = checkpoint
-        self._step = checkpoint.step * self.args.gradient_accumulation_steps
+        if checkpoint:
+            load_across_cpu_processes()
+            self._step = checkpoint.step * self.args.gradient_accumulation_steps
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+        except UserError:
+            raise
+        except Exception as error:
+            step = self.state.global_step
+            if DISK_FULL.caused(error):
+                raise disk_full_error(output_path(self.args), step, self.model) from error
+            if NON_FINITE.caused(error):
+                raise diverged("the policy's probabilities are", step, self.args) from error
+            raise
+
+    def evaluate_at_end(self) -> None:
+        """Evaluate what was trained, if that was not done after the last step."""
+        last = self.state.log_history[-2:]
+        evaluated = any("eval_reward" in entry and entry["step"] == self.state.global_step for entry in last)
+        if self.eval_dataset is not None and not evaluated:
+            self.evaluate()
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """As in TRL; of a resumed run, with the epochs behind it skipped."""
@@ -144,3 +198,61 @@ class R1Trainer(GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: TRL would write a card of its own at each save, before ours (`mini_r1.results.card`)."""
+
+
+def build_trainer(
+    script: ScriptArguments,
+    training: GRPOConfig,
+    model: ModelConfig,
+    recorder: SampleRecorder,
+    sides: Sides | None = None,
+    rewards: Mapping[str, RewardFunction] | None = None,
+    writer: PromptWriter | None = None,
+) -> R1Trainer:
+    """TRL's trainer with the task's problems and rewards; all that the recipe says of the model reaches the model.
+
+    `sides` and `writer` save loading problems and tokenizer again; without the latter the prompts are those of a new
+    run. `rewards` take the place of those that the recipe names, where a notebook has functions that no recipe could
+    name.
+    """
+    tokenizer = writer.tokenizer if writer else load_tokenizer(script, training, model)
+    prompt_settings = writer.format.settings if writer else read_prompt_settings(script, training)
+    if prompt_settings.chat_template:
+        tokenizer.chat_template = prompt_settings.chat_template  # and it is saved with the model
+    sides = sides or hold_out(DataSettings.of(script))
+    rewards = rewards or rewards_of(sides.task, script.reward_funcs, training.max_completion_length)
+    train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
+    init_kwargs, note = model_init_kwargs(model)
+    if note:
+        logger.warning(note)
+    trainer = R1Trainer(
+        model=str(model.model_name_or_path),
+        args=changed(training, model_init_kwargs=init_kwargs),
+        reward_funcs=cast(Any, recorder.observe(sides.task, rewards)),
+        train_dataset=train,
+        eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model),
+        quantization_config=get_quantization_config(model),
+    )
+    if model.load_in_4bit:
+        from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which the other setups do without
+
+        prepare_for_training(trainer.model)
+    trainer.length_buckets = script.length_buckets
+    if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
+        trainer.generate_with(custom_generate=decode_without_ended)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(SolveRateProgress())
+    return trainer
+
+
+def changed(training: GRPOConfig, **values: Any) -> GRPOConfig:
+    """The trainer's arguments where a run changes what its recipe says; the recipe's own stay as they were read.
+
+    A plain copy: `dataclasses.replace` would have GRPOConfig derive its values from those that are derived already.
+    """
+    arguments = copy.copy(training)
+    for name, value in values.items():
+        setattr(arguments, name, value)
+    return arguments

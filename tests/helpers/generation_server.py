@@ -22,10 +22,10 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 
 class StandIn(ServerPlan):
-    """A plan whose command is the stand-in, in the mode that `model` names."""
+    """A plan whose command is the stand-in, in the mode that the name of the model says."""
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", STAND_IN, self.model, str(self.port)]
+        return [sys.executable, "-c", STAND_IN, str(self.model.model_name_or_path), str(self.port)]
 
 
 def make_plan(folder: Path, mode: str = "serve", timeout: float = 30.0, kind: type[ServerPlan] = StandIn) -> ServerPlan:

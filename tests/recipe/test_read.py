@@ -23,7 +23,7 @@ from mini_r1.results.evaluation import render_prompts
 from mini_r1.runs.holdout import DataSettings, hold_out
 from mini_r1.runs.identity import record_run
 from mini_r1.tasks.task import OPENING, SYSTEM_PROMPT
-from mini_r1.train.run import choose_prompt_settings, prepare_datasets, record_prompt
+from mini_r1.train.data import choose_prompt_settings, prepare_datasets, record_prompt
 
 EVALUATE = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))
 ASK = runpy.run_path(str(ROOT / "scripts" / "ask.py"))
@@ -52,7 +52,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.extend(prompt for side in sides for prompt in side["prompt"])
         return sides
 
-    monkeypatch.setattr("mini_r1.train.run.prepare_datasets", remember)
+    monkeypatch.setattr("mini_r1.train.trainer.prepare_datasets", remember)
     return seen
 
 

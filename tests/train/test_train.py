@@ -19,11 +19,12 @@ from conftest import ROOT, TINY_BASE, Train
 from mini_r1.policy.checkpoints import read_checkpoint
 from mini_r1.preflight.checks import check_run
 from mini_r1.program.problems import UserError
-from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.recipe.read import load_tokenizer, parse_recipe, read_recipe
 from mini_r1.runs.identity import RunRecord, find_record
 from mini_r1.runs.records import points, read_log
 from mini_r1.tasks.countdown.puzzles import puzzle_key
-from mini_r1.train.run import choose_prompt_settings, load_tokenizer, prepare_datasets, run
+from mini_r1.train.data import choose_prompt_settings, prepare_datasets
+from mini_r1.train.run import run
 
 SCRIPT = ROOT / "scripts" / "run_r1_grpo.py"
 Weights = dict[str, torch.Tensor]

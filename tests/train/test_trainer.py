@@ -14,9 +14,8 @@ from trl import GRPOTrainer
 
 from conftest import ROOT
 from mini_r1.recipe.read import parse_recipe
-from mini_r1.train.run import build_trainer
 from mini_r1.train.samples import SampleRecorder
-from mini_r1.train.trainer import R1Trainer
+from mini_r1.train.trainer import R1Trainer, build_trainer
 
 PROMPT, LONGEST = 22, 40
 Outputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
