@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
-from transformers.generation import StoppingCriteria
 
 from mini_r1.generation.decoding import decode_without_ended
 
@@ -129,12 +129,22 @@ def _generate_batch(
     config: GenerationConfig,
     watch: Callable[[str], None] | None,
 ) -> list[Completion]:
-    prompts, mask = (side.to(model.device) for side in _left_pad(token_ids, config.pad_token_id))
+    rows = [torch.tensor(row, device=model.device) for row in token_ids]
+    # On the left, so that every prompt ends where its completion starts.
+    prompts = pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+
+    def see(input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """A criterion that stops nothing, but sees the one sequence after each token."""
+        (row,) = input_ids[:, prompts.shape[1] :].tolist()
+        cast(Any, watch)(str(tokenizer.decode(row, skip_special_tokens=True)))
+        return torch.zeros(1, dtype=torch.bool, device=input_ids.device)
+
     output = cast(Any, model).generate(
         input_ids=prompts,
         attention_mask=mask,
         generation_config=config,
-        stopping_criteria=StoppingCriteriaList([_Watch(tokenizer, prompts.shape[1], watch)] if watch else []),
+        stopping_criteria=StoppingCriteriaList([see] if watch else []),
         custom_generate=decode_without_ended,
     )
     ends = set(config.eos_token_id or [])
@@ -145,23 +155,3 @@ def _generate_batch(
         text = str(tokenizer.decode(row[:length], skip_special_tokens=True))
         completions.append(Completion(text, length or len(row), truncated=length is None))
     return completions
-
-
-class _Watch(StoppingCriteria):
-    """Stops nothing, but sees the one sequence after each token."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_length: int, watch: Callable[[str], None]) -> None:
-        self.tokenizer, self.prompt_length, self.watch = tokenizer, prompt_length, watch
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        (row,) = input_ids[:, self.prompt_length :].tolist()
-        self.watch(str(self.tokenizer.decode(row, skip_special_tokens=True)))
-        return torch.zeros(1, dtype=torch.bool, device=input_ids.device)
-
-
-def _left_pad(token_ids: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return input_ids and attention_mask, both (sequences, longest): every prompt ends where its completion starts."""
-    longest = max(map(len, token_ids))
-    ids = [[pad] * (longest - len(row)) + list(row) for row in token_ids]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in token_ids]
-    return torch.tensor(ids), torch.tensor(mask)

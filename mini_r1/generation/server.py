@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import requests
-from accelerate.utils import broadcast_object_list
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from trl import GRPOConfig, ModelConfig
@@ -34,6 +34,7 @@ from mini_r1.generation import guardian
 from mini_r1.generation.guardian import GRACE_SECONDS
 from mini_r1.machine.generator import generation_kind
 from mini_r1.machine.gpus import server_gpus
+from mini_r1.policy.checkpoints import decide_for_all
 from mini_r1.program.failures import tell
 from mini_r1.program.problems import UserError
 from mini_r1.program.redact import redact, take_api_key
@@ -229,15 +230,14 @@ class GenerationServer:
         """Until the end of the run: interrupt the trainer when the server has ended or is silent for too long."""
         heard = time.monotonic()
         while not self._stopping.wait(POLL_SECONDS):
-            if answers(self.plan.url):
-                heard = time.monotonic()
+            heard = time.monotonic() if answers(self.plan.url) else heard
             if self._stopping.is_set():
                 return
-            if self._process.poll() is not None:
-                self._failure = self._explain(f"ended during training, with status {self._process.poll()}")
-            elif time.monotonic() - heard > SILENCE_SECONDS:
+            if (status := self._process.poll()) is not None:
+                self._failure = self._explain(f"ended during training, with status {status}")
+                break
+            if time.monotonic() - heard > SILENCE_SECONDS:
                 self._failure = self._explain(f"has not answered for {SILENCE_SECONDS:.0f} s")
-            if self._failure:
                 break
         else:
             return
@@ -261,14 +261,12 @@ def answers(url: str) -> bool:
 
 
 def last_lines(path: Path, count: int) -> str:
-    """The last lines of a log, of which only the last 64 KiB are read."""
+    """The last lines of a log; none if it can't be read."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_536))
-            lines = file.read().decode(errors="replace").splitlines()
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return "".join(deque(file, count)).rstrip("\n")
     except OSError:
         return ""
-    return "\n".join(lines[-count:])
 
 
 class _PatientAdapter(HTTPAdapter):
@@ -294,7 +292,7 @@ def limit_requests(trainer: Any, seconds: float) -> None:
         client.session.mount("https://", _PatientAdapter(seconds))
 
 
-def use_loopback() -> None:
+def _use_loopback() -> None:
     """Have this process and what it starts meet the server on loopback: no proxy, and the weights' group there too."""
     os.environ["VLLM_HOST_IP"] = LOOPBACK
     for name in ("NO_PROXY", "no_proxy"):
@@ -309,23 +307,17 @@ def generation_server(script: ScriptArguments, training: GRPOConfig, model: Mode
         in every process, the keys of GRPOConfig that say where the server is; none if no server was started.
 
     Raises:
-        GenerationServerError: in every process, if the server does not come up.
+        UserError: in every process, if the server does not come up.
     """
     if generation_kind(training) != "own server":
         yield {}
         return
     with contextlib.ExitStack() as stack:
-        message: list[Any] = [None, None, None]  # address, group port, failure
-        failure: GenerationServerError | None = None
-        if training.process_index == 0:
-            use_loopback()
+
+        def start() -> dict[str, Any]:
+            _use_loopback()
             plan = plan_server(script, training, model, server_gpus(training, script.vllm_gpus))
-            try:
-                stack.enter_context(GenerationServer(plan))
-                message = [plan.url, plan.group_port, None]
-            except GenerationServerError as error:
-                message[2], failure = str(error), error
-        broadcast_object_list(message, from_process=0)  # the other processes wait here while the server loads
-        if message[2] is not None:
-            raise failure or GenerationServerError("the main process could not start the generation server")
-        yield {"vllm_server_base_url": message[0], "vllm_group_port": message[1]}
+            stack.enter_context(GenerationServer(plan))
+            return {"vllm_server_base_url": plan.url, "vllm_group_port": plan.group_port}
+
+        yield decide_for_all(training, start)  # the other processes wait here while the server loads

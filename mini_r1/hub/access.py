@@ -11,7 +11,7 @@ import httpx
 from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
-from mini_r1.program.causes import describe
+from mini_r1.program.causes import LOG_IN, describe
 from mini_r1.program.problems import Problem, in_one_line
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.runs.holdout import DataSettings
@@ -19,7 +19,7 @@ from mini_r1.tasks.registry import TaskError
 
 logger = logging.getLogger(__name__)
 
-TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+NEEDED, NO_PUSH = "a token with write permission", "or set push_to_hub: false"
 ANSWER_SECONDS = 5.0
 
 
@@ -82,8 +82,7 @@ def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
         return None, None
     token = training.hub_token or stored_token()
     if not token:
-        fix = f"make one at {TOKENS_PAGE} and set HF_TOKEN or run `hf auth login`; or set push_to_hub: false"
-        return None, Problem("HF_TOKEN", "not set", "a token with write permission", fix, "push_to_hub is true")
+        return None, Problem("HF_TOKEN", "not set", NEEDED, f"{LOG_IN}, {NO_PUSH}", "push_to_hub is true")
     try:
         account: dict[str, Any] = HfApi().whoami(token=token)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
@@ -94,12 +93,10 @@ def check_hub_access(training: GRPOConfig) -> tuple[str | None, Problem | None]:
 def _rejected(error: Exception) -> Problem:
     response = getattr(error, "response", None)
     if response is not None and response.status_code in (401, 403):
-        fix = f"make a new one with write permission at {TOKENS_PAGE}, or set push_to_hub: false"
         cause = f"the Hub rejects it (status {response.status_code})"
-        return Problem("HF_TOKEN", "set", "a valid token with write permission", fix, cause)
-    fix = "check the network (HF_ENDPOINT, proxy), or set push_to_hub: false"
-    cause = f"the Hub can't be reached ({in_one_line(error)})"
-    return Problem("push_to_hub", "true", "a Hub that answers", fix, cause)
+        return Problem("HF_TOKEN", "set", NEEDED, f"{LOG_IN}, {NO_PUSH}", cause)
+    fix = f"check the network (HF_ENDPOINT, proxy), {NO_PUSH}"
+    return Problem("push_to_hub", "true", "a Hub that answers", fix, f"it can't be reached ({in_one_line(error)})")
 
 
 def _check_permission(account: dict[str, Any], repository: str | None) -> tuple[str | None, Problem | None]:
@@ -113,9 +110,8 @@ def _check_permission(account: dict[str, Any], repository: str | None) -> tuple[
         fix, cause = f"set hub_model_id: {name}/NAME, or leave it out", f"the token is one of {name}"
         return None, Problem("hub_model_id", repository, allowed, fix, cause)
     if not _may_write(role, token, owner):
-        fix = f"make one with write permission at {TOKENS_PAGE}, or set push_to_hub: false"
-        cause = f"it may not write to {owner}"
-        return None, Problem("HF_TOKEN", f"a {role} token of {name}", "a token with write permission", fix, cause)
+        fix, cause = f"{LOG_IN}, {NO_PUSH}", f"it may not write to {owner}"
+        return None, Problem("HF_TOKEN", f"a {role} token of {name}", NEEDED, fix, cause)
     return f"pushes as {name} ({role} token) to {repository or f'{name}/(name of the output folder)'}", None
 
 
@@ -123,7 +119,8 @@ def _may_write(role: str, token: dict[str, Any], owner: str) -> bool:
     if role != "fineGrained":
         return role == "write"
     rights = token.get("fineGrained") or {}
-    scoped = [
-        s for s in rights.get("scoped", []) if str((s.get("entity") or {}).get("name", "")).split("/")[0] == owner
-    ]
-    return any("repo.write" in scope.get("permissions", []) for scope in scoped)
+    return any(
+        str((scope.get("entity") or {}).get("name", "")).split("/")[0] == owner
+        and "repo.write" in scope.get("permissions", [])
+        for scope in rights.get("scoped", [])
+    )

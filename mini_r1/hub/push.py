@@ -117,7 +117,7 @@ class HubPush(TrainerCallback):
         self._thread.start()
 
     def _checkpoints(self) -> dict[str, Path]:
-        """The checkpoints that are to be pushed whole, by their names in the repository."""
+        """The checkpoints that are to be pushed complete, by their names in the repository."""
         folders, chosen = checkpoint_folders(self.output), dict[str, Path]()
         if self.strategy is HubStrategy.ALL_CHECKPOINTS:
             chosen = {folder.name: folder for folder in folders}
@@ -205,7 +205,7 @@ def stage(output: Path, model: Path, checkpoints: Mapping[str, Path]) -> Path:
 
     Args:
         model: a checkpoint, or `output` itself at the end; its files go to the top, without the state of training.
-        checkpoints: folders to be uploaded whole, by their names in the repository.
+        checkpoints: folders to be uploaded complete, by their names in the repository.
 
     Raises:
         OSError: if the disk is full, for one.

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from trl import GRPOConfig
 
@@ -58,16 +57,16 @@ def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
         return [Gpu(str(index), name, memory) for index, (_, name, memory) in enumerate(installed)]
     visible: list[Gpu] = []
     for gpu_id in (part.strip() for part in wanted.split(",")):
-        match = [
+        found = [
             (name, memory)
             for index, (uuid, name, memory) in enumerate(installed)
             if gpu_id == str(index) or (gpu_id.startswith("GPU-") and uuid.startswith(gpu_id))
         ]
         if gpu_id.startswith("MIG-") and installed:
-            match = [("MIG slice", 0)]
-        if not match:
+            found = [("MIG slice", 0)]
+        if not found:
             break
-        visible.append(Gpu(gpu_id, *match[0]))
+        visible.append(Gpu(gpu_id, *found[0]))
     return visible
 
 
@@ -165,19 +164,13 @@ def idle_gpus(visible: Sequence[Gpu], assignment: Assignment, launch: Launch, ki
     if launch.processes > 1 or not idle or not assignment.training:
         return None
     config = "deepspeed_zero3" if kind == "own server" else "ddp"
-    command = (
-        f"accelerate launch --num_processes {1 + len(idle)} --config_file configs/accelerate_configs/{config}.yaml"
-    )
     return (
         f"one process trains on one GPU, {assignment.training[0].id}; idle: {','.join(idle)}. To train on "
-        f"{1 + len(idle)}: {command} scripts/run_r1_grpo.py with the same arguments"
+        f"{1 + len(idle)}: accelerate launch --num_processes {1 + len(idle)} --config_file "
+        f"configs/accelerate_configs/{config}.yaml scripts/run_r1_grpo.py with the same arguments"
     )
 
 
 def machine_memory() -> int:
-    """The machine's own memory in bytes; 0 if unknown."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return 0
-    fields = dict(line.split(":", maxsplit=1) for line in meminfo.read_text(encoding="utf-8").splitlines())
-    return int(fields["MemTotal"].split()[0]) * 1024
+    """The machine's own memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

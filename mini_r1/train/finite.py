@@ -71,9 +71,9 @@ def diverged(what: str, step: int, args: TrainingArguments) -> NonFiniteError:
             f"{what} not finite (NaN or infinite) before the first step: the weights of the model are broken, or too "
             f"large for their precision. Fix: another model, or dtype: float32"
         )
-    whole = [folder for folder in checkpoint_folders(output) if missing(folder) is None]
-    last = next((folder for folder in reversed(whole) if read_checkpoint(folder).step < step), None)
-    useless = [str(folder) for folder in whole if read_checkpoint(folder).step >= step]
+    complete = [folder for folder in checkpoint_folders(output) if missing(folder) is None]
+    last = next((folder for folder in reversed(complete) if read_checkpoint(folder).step < step), None)
+    useless = [str(folder) for folder in complete if read_checkpoint(folder).step >= step]
     return NonFiniteError(
         f"training has diverged: {what} not finite (NaN or infinite) at step {step}. "
         f"{f'{useless[0]} holds these weights, remove it' if useless else 'Nothing of it was saved'}; "

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.generation import StoppingCriteria
 
 from mini_r1.program.failures import say, work_begins, write_nowhere
 
@@ -151,21 +150,12 @@ class StopOnRequest(TrainerCallback):
         finally:
             self._after_step = False
 
-    def token_by_token(self) -> StoppingCriteria:
-        """A stopping criterion for `generate` that leaves the evaluation in the middle of a batch.
+    def token_by_token(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """A stopping criterion of `generate`: it stops no sequence, but leaves the evaluation in the middle of a batch.
 
         For one process only: several could not agree between two tokens.
         """
-        return _LeaveGeneration(lambda: self._evaluating and self.request.received is not None)
-
-
-class _LeaveGeneration(StoppingCriteria):
-    def __init__(self, wanted: Callable[[], bool]) -> None:
-        self.wanted = wanted
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """False for every sequence: this one only looks whether to leave."""
-        if self.wanted():
+        if self._evaluating and self.request.received is not None:
             raise _EvaluationLeft
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 

@@ -6,7 +6,7 @@ section 3). bitsandbytes does the first, peft the second, and TRL builds both fr
 `use_peft: true` and `lora_target_modules: all-linear`. Runs on a GPU, and on a CPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ class QLoraFacts:
         linear_layers: of the base, but for the output layer; `four_bit_layers` and `adapted_layers` count among them.
         formats: how 4-bit weights are stored and computed with, such as "nf4, double quantisation, bfloat16 compute".
         base_parameters, trainable_parameters: as the mathematics counts them, not as they are packed.
-        base_bytes: of the frozen weights with all their scales; `base_bytes_16bit` is what 16 bits a weight would take.
+        base_bytes: of the frozen weights with all their scales.
         trainable_bytes: of the adapters' weights, without gradients and optimizer.
     """
 
@@ -44,7 +44,6 @@ class QLoraFacts:
     base_parameters: int
     trainable_parameters: int
     base_bytes: int
-    base_bytes_16bit: int
     trainable_bytes: int
 
     def check(self) -> "QLoraFacts":
@@ -71,38 +70,37 @@ class QLoraFacts:
         return self
 
     def __str__(self) -> str:
-        total = self.base_parameters + self.trainable_parameters
+        total, in_16_bits = self.base_parameters + self.trainable_parameters, 2 * self.base_parameters
         return (
             f"4-bit layers         {self.four_bit_layers} of {self.linear_layers} linear layers\n"
             f"format               {'; '.join(self.formats) or 'none'}\n"
             f"layers with adapter  {self.adapted_layers}\n"
             f"trainable            {self.trainable_parameters:,} of {total:,} parameters "
             f"({self.trainable_parameters / total:.1%})\n"
-            f"frozen base          {self.base_bytes / 1e6:,.2f} MB; in 16 bits {self.base_bytes_16bit / 1e6:,.2f} MB\n"
+            f"frozen base          {self.base_bytes / 1e6:,.2f} MB; in 16 bits {in_16_bits / 1e6:,.2f} MB\n"
             f"adapters             {self.trainable_bytes / 1e6:,.2f} MB"
         )
 
 
 def qlora_facts(model: nn.Module) -> QLoraFacts:
     """Count what `model` really holds, layer by layer; nothing is taken from its configuration."""
-    linear, four_bit, adapted = [], [], []
-    for name, layer in _base_layers(model):
-        if OUTPUT_LAYER not in name:
-            linear.append(layer)
-            four_bit += [layer] if isinstance(layer, Linear4bit) else []
+    linear = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name and OUTPUT_LAYER not in name
+    ]
+    four_bit = [layer for layer in linear if isinstance(layer, Linear4bit)]
     adapted = [module for module in model.modules() if isinstance(module, LoraLayer) and module.lora_A]
     base = [parameter for name, parameter in model.named_parameters() if ".lora_" not in name]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    base_parameters = sum(map(_logical_size, base))
     return QLoraFacts(
         linear_layers=len(linear),
         four_bit_layers=len(four_bit),
         adapted_layers=len(adapted),
         formats=tuple(sorted({_format(layer) for layer in four_bit})),
-        base_parameters=base_parameters,
+        base_parameters=sum(map(_logical_size, base)),
         trainable_parameters=sum(parameter.numel() for parameter in trained),
         base_bytes=sum(map(_stored_bytes, base)),
-        base_bytes_16bit=2 * base_parameters,
         trainable_bytes=sum(parameter.nbytes for parameter in trained),
     )
 
@@ -143,9 +141,8 @@ def merge_adapter(
     """
     if not (adapter / "adapter_config.json").is_file():
         raise QLoraError(f"no adapter in {str(adapter)!r}: give the folder that trainer.save_model wrote")
-    trained_in = (
-        quantization.bnb_4bit_compute_dtype
-    )  # TRL loads in this type, and quantises what has been rounded to it
+    # TRL loads in this type, and quantises what has been rounded to it.
+    trained_in = quantization.bnb_4bit_compute_dtype
     four_bit = AutoModelForCausalLM.from_pretrained(
         base, revision=revision, quantization_config=quantization, dtype=trained_in, trust_remote_code=False
     )
@@ -169,13 +166,6 @@ def mean_kl(
         )
         distances.append((ours.exp() * (ours - theirs)).sum(-1))
     return float(torch.cat(distances).mean())
-
-
-def _base_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The linear layers that are not parts of an adapter."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and ".lora_" not in name:
-            yield name, module
 
 
 def _format(layer: Linear4bit) -> str:

@@ -11,7 +11,7 @@ holds, written by one process only,
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,10 @@ class SampleRecorder:
         path = self.folder / RECORDS
         if not self.writes or not path.exists():
             return
-        records = list(_readable(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+        records = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a killed process has left the last one unfinished
+                records.append(json.loads(line))
         for name in (RECORDS, ALL_TEXT, SUCCESS_TEXT):
             (self.folder / name).unlink(missing_ok=True)
         self._write([r for r in records if r["step"] < step + (r["split"] == "test")])
@@ -103,44 +106,34 @@ class SampleRecorder:
         self, task: Task, batch: Judged, rewards: Mapping[str, Sequence[Any]], columns: Mapping[str, Any]
     ) -> None:
         stride = max(1, len(batch.completions) // self.per_step)
-        kept = range(0, len(batch.completions), stride)[: self.per_step]
-        records = []
-        for i in kept:
-            verdict = batch.verdicts[i]
-            records.append(
-                {
-                    "step": columns["trainer_state"].global_step,
-                    "split": columns["split"][i] if "split" in columns else "train",
-                    "row": dict(batch.rows[i]),
-                    "shown": task.show(batch.rows[i]),
-                    "completion": batch.completions[i],
-                    "answer": verdict.answer,
-                    "reason": str(verdict.reason),
-                    "rewards": {name: given[i] for name, given in rewards.items()},
-                    "in_format": batch.in_format[i],
-                    "attempts": batch.counts[i].get("attempts", (None, 1))[0],
-                }
-            )
+        records = [
+            {
+                "step": columns["trainer_state"].global_step,
+                "split": columns["split"][i] if "split" in columns else "train",
+                "row": dict(batch.rows[i]),
+                "shown": task.show(batch.rows[i]),
+                "completion": batch.completions[i],
+                "answer": batch.verdicts[i].answer,
+                "reason": str(batch.verdicts[i].reason),
+                "rewards": {name: given[i] for name, given in rewards.items()},
+                "in_format": batch.in_format[i],
+                "attempts": batch.counts[i].get("attempts", (None, 1))[0],
+            }
+            for i in range(0, len(batch.completions), stride)[: self.per_step]
+        ]
         self._write(records)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        successes = [record for record in records if record["reason"] == CORRECT]
-        self._append(RECORDS, (json.dumps(record, default=str) + "\n" for record in records))
-        self._append(ALL_TEXT, map(_as_text, records))
-        self._append(SUCCESS_TEXT, map(_as_text, successes))
-
-    def _append(self, name: str, texts: Any) -> None:
-        # A completion may hold lone surrogates, which UTF-8 can't: they are written as escapes.
-        with (self.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(texts)
-
-
-def _readable(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The records in the lines, without one that a killed process left unfinished."""
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+        texts = {
+            RECORDS: [json.dumps(record, default=str) + "\n" for record in records],
+            ALL_TEXT: [_as_text(record) for record in records],
+            SUCCESS_TEXT: [_as_text(record) for record in records if record["reason"] == CORRECT],
+        }
+        for name, lines in texts.items():
+            # A completion may hold lone surrogates, which UTF-8 can't: they are written as escapes.
+            with (self.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(lines)
 
 
 def _log(task: Task, batch: Judged, columns: Mapping[str, Any]) -> None:

@@ -129,8 +129,7 @@ class R1Trainer(GRPOTrainer):
         self.add_callback(self.stop_if_not_finite)
         self.add_callback(self.stop_on_request)
         if self.args.world_size == 1:
-            criteria = StoppingCriteriaList([self.stop_on_request.token_by_token()])
-            self.generate_with(stopping_criteria=criteria)
+            self.generate_with(stopping_criteria=StoppingCriteriaList([self.stop_on_request.token_by_token]))
 
     def generate_with(self, **options: Any) -> None:
         """Give more options to each `generate` of the policy."""

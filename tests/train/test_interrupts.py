@@ -74,8 +74,8 @@ def test_an_evaluation_is_left_with_a_checkpoint_of_its_step(
 
     monkeypatch.setattr(R1Trainer, "prediction_step", watched)
     if not in_the_middle_of_a_batch:
-        never = StopOnRequest(StopRequest()).token_by_token()
-        monkeypatch.setattr(StopOnRequest, "token_by_token", lambda self: never)
+        never = StopOnRequest(StopRequest()).token_by_token
+        monkeypatch.setattr(StopOnRequest, "token_by_token", lambda self, *given, **more: never(*given, **more))
     more = ["--eval_on_start", "false", "--eval_puzzles", "20", "--per_device_eval_batch_size", "4"]
     assert train(tmp_path, *more, "--save_steps", "3") == SIGNALS[number]
     assert batches == {"begun": 1, "done": int(not in_the_middle_of_a_batch)}
