@@ -176,7 +176,7 @@ def _speaker(text: str) -> str | None:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return ""
-    with contextlib.suppress(Exception):  # the launcher is gone
+    with contextlib.suppress(Exception):  # no store, or no launcher any more
         if store := launcher_store(timedelta(seconds=STORE_SECONDS)):
             spoken = int(store.add("mini_r1/spoken", 0))
             key = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
