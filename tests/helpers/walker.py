@@ -27,11 +27,13 @@ class Step:
         name: what it is called in the result.
         words: the script's name and its arguments.
         output: where its stdout goes; "head" is a reader that leaves after one line.
+        folder: where it is run, if not where the walk is.
     """
 
     name: str
     words: tuple[str, ...]
     output: Literal["kept", "closed", "head"] = "kept"
+    folder: str = ""
 
 
 def _take(steps: list[Step], folder: Path) -> None:
@@ -66,6 +68,8 @@ def _become(step: Step, folder: Path) -> None:
         sys.stdout = open(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)  # noqa: SIM115
     os.close(out)
     os.close(err)
+    if step.folder:
+        os.chdir(step.folder)
     status = 0
     script = SCRIPTS / step.words[0]
     sys.argv = [str(script), *(os.fsdecode(word.encode()) for word in step.words[1:])]  # as the locale has them

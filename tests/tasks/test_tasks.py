@@ -4,8 +4,6 @@ import argparse
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from helpers.chat_tokenizers import llama_tokenizer, qwen_tokenizer
 from helpers.requirements import skip_or_fail
+from helpers.walk import walk
+from helpers.walker import Step
 from mini_r1.preflight.checks import check_run
 from mini_r1.program.problems import UserError
 from mini_r1.prompts.build import PromptWriter
@@ -60,17 +60,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def script(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
 def test_a_task_and_a_reward_from_outside_need_no_line_of_the_repository(folder: Path) -> None:
-    """Checked, trained, resumed, evaluated, asked and reported, in another folder than the repository's."""
-    checked = script("run_r1_grpo.py", "--config", "mine.yaml", "--dry_run", folder=folder)
-    assert checked.returncode == 0 and "preflight: ready" in checked.stdout, checked.stdout + checked.stderr
-    trained = script("run_r1_grpo.py", "--config", "mine.yaml", folder=folder)
-    assert trained.returncode == 0, trained.stderr
+    """Checked, trained, evaluated, asked and reported, in another folder than the repository's."""
+    train = ("run_r1_grpo.py", "--config", "mine.yaml")
+    options = ["--puzzles", "4", "--samples", "1", "--out", "run/evaluation.json"]
+    row = ("--row", '{"n": 12}', "--max-completion-length", "8")
+    here, above = str(folder), str(folder.parent)
+    steps = [
+        Step("check", (*train, "--dry_run"), folder=here),
+        Step("train", train, folder=here),
+        Step("evaluate", ("evaluate.py", str(TINY_BASE), "run", *options), folder=here),
+        Step("ask", ("ask.py", "run", *row), folder=here),
+        Step("ask elsewhere", ("ask.py", str(folder / "run"), *row), folder=above),
+        Step("report", ("report.py", "run"), folder=here),
+    ]
+    said = walk(steps, folder / "printed", {})
+    failed = {name: one.err for name, one in said.items() if one.status}
+    assert failed.keys() == {"ask elsewhere"}, failed
+    assert said["ask elsewhere"].status == 2 and "error: task is 'my_module:Double'" in said["ask elsewhere"].err
+    assert "preflight: ready" in said["check"].out and said["ask"].out.startswith("> 2 x 12\n")
     record = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
     assert record["rewards"] == REWARDS
     assert record["data"]["task"] == "my_module:Double" and record["data"]["task_config"] == {"first": 3}
@@ -83,14 +91,6 @@ def test_a_task_and_a_reward_from_outside_need_no_line_of_the_repository(folder:
         json.loads(samples[0])["rewards"]["my_module.sees_its_column"] == 1
         and list(json.loads(samples[0])["rewards"]) == REWARDS
     )
-    arguments = [str(TINY_BASE), "run", "--puzzles", "4", "--samples", "1", "--out", "run/evaluation.json"]
-    evaluated = script("evaluate.py", *arguments, folder=folder)
-    assert evaluated.returncode == 0, evaluated.stderr
-    asked = script("ask.py", "--row", '{"n": 12}', "run", "--max-completion-length", "8", folder=folder)
-    assert asked.returncode == 0 and asked.stdout.startswith("> 2 x 12\n"), asked.stderr
-    elsewhere = script("ask.py", str(folder / "run"), "--row", '{"n": 12}', folder=folder.parent)
-    assert elsewhere.returncode == 2 and "error: task is 'my_module:Double'" in elsewhere.stderr
-    assert script("report.py", "run", folder=folder).returncode == 0
     page = (folder / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert "doubling: double a number" in page
     assert "doubling" in (folder / "run" / "README.md").read_text(encoding="utf-8")
