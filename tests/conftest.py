@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers.chat_tokenizers import qwen_tokenizer
@@ -94,12 +95,19 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str]) -> Path:
-    """The folder of a small run of the tiny recipe, evaluated: every file in it is by its real writer. Copy it."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    assert run(*parse_recipe([*small_arguments, "--output_dir", str(folder)])) == 0
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
-    assert evaluate([str(TINY_BASE), str(folder), "--puzzles", "16", "--out", str(folder / "evaluation.json")]) == 0
+    """The folder of a small run of the tiny recipe, evaluated: every file in it is by its real writer. Copy it.
+
+    It is made once, whichever of pytest's workers asks first.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished" / "run"
+    with FileLock(shared / "finished.lock"):
+        if not (folder / "evaluation.json").exists():
+            train = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), *small_arguments]
+            subprocess.run([*train, "--output_dir", str(folder)], cwd=ROOT, check=True)
+            evaluate = runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"]
+            out = ["--out", str(folder / "evaluation.json")]
+            assert evaluate([str(TINY_BASE), str(folder), "--puzzles", "16", *out]) == 0
     return folder

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,10 @@ def equal(ours: Weights, theirs: Weights) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, small_arguments: Sequence[str]) -> Iterator[Path]:
+@pytest.fixture
+def unbroken(finished_run: Path) -> Path:
     """The output folder of a whole run of four steps, made by the script as a user calls it."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    subprocess.run([sys.executable, SCRIPT, *small_arguments, "--output_dir", folder], cwd=ROOT, check=True)
-    yield folder
+    return finished_run
 
 
 def test_run_leaves_model_tokenizer_card_checkpoints_curves_and_samples(unbroken: Path) -> None:
@@ -135,14 +133,6 @@ def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path, train: T
     assert not equal(weights(tmp_path), weights(unbroken / "checkpoint-2"))
 
 
-def test_a_finished_run_is_left_as_it_is(unbroken: Path, tmp_path: Path, train: Train) -> None:
-    """The same command again trains nothing."""
-    folder = tmp_path / "again"
-    shutil.copytree(unbroken, folder)
-    assert train(folder) == 0
-    assert equal(weights(folder), weights(unbroken))
-
-
 def test_held_out_puzzles_are_never_trained_on(small_arguments: list[str]) -> None:
     """As multisets of numbers with their target, not only as rows."""
     script, training, model = parse_recipe(small_arguments)
@@ -178,19 +168,6 @@ def test_signal_leaves_a_checkpoint_and_the_usual_exit_status(
     assert f"{number.name}: saving a checkpoint" in output
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert read_checkpoint(checkpoint).step >= 1
-
-
-def test_a_bad_recipe_is_one_line_and_status_2(tmp_path: Path) -> None:
-    """No traceback: the value, what is allowed and the fix."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--config", "receipes/none.yaml", "--output_dir", tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: there is no recipe 'receipes/none.yaml'")
-    assert "Traceback" not in done.stderr
 
 
 # --- what the prompts rest on --------------------------------------------------------------------------------------
