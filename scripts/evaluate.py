@@ -34,11 +34,11 @@ with in_words():
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.prompts.settings import PromptSettings, add_prompt_options, chosen_prompt
     from mini_r1.results.card import CARD, update_card
-    from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate, format_table, render_prompts
+    from mini_r1.results.evaluation import EvaluationSettings, evaluate, format_table, render_prompts
     from mini_r1.runs.exposure import Exposure, examine_exposure
     from mini_r1.runs.holdout import DataSettings, Sides, hold_out
     from mini_r1.runs.identity import RunRecord, find_record
-    from mini_r1.runs.records import EVALUATION
+    from mini_r1.runs.records import EVALUATION, Record
     from mini_r1.tasks.registry import task_of
     from mini_r1.tasks.task import Task, json_object
 
@@ -209,13 +209,13 @@ def prepare(args: argparse.Namespace) -> Plan:
     return Plan(models, settings, data, sides.task, puzzles, tokenizers, exposures, prompts)
 
 
-def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Exception | None]:
+def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Record], Exception | None]:
     """Evaluate the models, one after the other, and keep each result as soon as there is one.
 
     Returns:
         the results, and what ended a model's evaluation before its own, if anything did.
     """
-    results: list[Result] = []
+    results: list[Record] = []
     rows = zip(plan.models, args.models, plan.tokenizers, plan.exposures, plan.prompts, strict=True)
     for name, shown, tokenizer, exposure, prompt_settings in rows:
         try:
@@ -243,7 +243,7 @@ def measure(args: argparse.Namespace, plan: Plan) -> tuple[list[Result], Excepti
     return results, None
 
 
-def write_results(out: Path, results: Sequence[Result]) -> None:
+def write_results(out: Path, results: Sequence[Record]) -> None:
     """Replace the result file by one that holds all of it.
 
     Raises:
@@ -257,7 +257,7 @@ def write_results(out: Path, results: Sequence[Result]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def keep(out: Path, results: Sequence[Result]) -> OSError | None:
+def keep(out: Path, results: Sequence[Record]) -> OSError | None:
     """Write the results where they are wanted or, if that can't be done any more, in the temporary folder."""
     try:
         write_results(out, results)

@@ -21,13 +21,12 @@ from mini_r1.prompts.build import build_prompts
 from mini_r1.prompts.settings import PromptSettings
 from mini_r1.results.metrics import as_fraction
 from mini_r1.results.statistics import bootstrap_ratios, paired_difference, pass_at_k
-from mini_r1.runs.records import Interval
+from mini_r1.runs.records import Interval, Record
 from mini_r1.tasks.task import CORRECT, Row, Task, Verdict, rows_of
 
 SAMPLES_KEPT = 16  # completions quoted in a result
 
 Judge = Callable[[int, str], Verdict]  # of a completion of the problem with this index
-Result = dict[str, Any]
 
 
 class SettingsError(UserError, ValueError):
@@ -103,7 +102,7 @@ def evaluate(
     model_name: str | None = None,
     dataset_name: str | None = None,
     prompt_settings: PromptSettings | None = None,
-) -> Result:
+) -> Record:
     """Sample `settings.samples` completions and a greedy one for each problem, and score them.
 
     Args:
@@ -204,7 +203,7 @@ def summarise(
     greedy: Sequence[Sequence[Completion]],
     settings: EvaluationSettings,
     judge: Judge | None = None,
-) -> Result:
+) -> Record:
     """Score completions and summarise the scores.
 
     Args:
@@ -221,11 +220,11 @@ def summarise(
     rows = rows_of(problems)
     labels = [task.groups(row) for row in rows]
 
-    def metrics(indices: Sequence[int]) -> Result:
+    def metrics(indices: Sequence[int]) -> Record:
         chosen = [sampled_scores[i] for i in indices], [greedy_scores[i] for i in indices]
         return {name: asdict(measured) for name, measured in _measure(*chosen, settings).items()}
 
-    def by(kind: str) -> Result:
+    def by(kind: str) -> Record:
         members = defaultdict(list)
         for index, label in enumerate(labels):
             if kind in label:
@@ -290,7 +289,7 @@ def _quote(
     task: Task,
     sampled: Sequence[Sequence[Completion]],
     scores: Sequence[Sequence[Score]],
-) -> list[Result]:
+) -> list[Record]:
     """The first sampled completion of the first problems, with its score."""
     quoted = []
     for row, (completion, *_), (one, *_) in zip(rows[:SAMPLES_KEPT], sampled, scores, strict=False):
@@ -315,7 +314,7 @@ def _quote(
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def format_table(results: Sequence[Result]) -> str:
+def format_table(results: Sequence[Record]) -> str:
     """Lay out results on the same problems side by side; two also get their paired difference in pass@1.
 
     Raises:
@@ -343,15 +342,15 @@ def format_table(results: Sequence[Result]) -> str:
     return "\n".join([title, "", *table, *(["", _difference(*results)] if len(results) == 2 else [])])
 
 
-def _keys(result: Result) -> Any:
+def _keys(result: Record) -> Any:
     return result["per_puzzle"]["key"]
 
 
-def _cell(name: str, metrics: Result) -> str:
+def _cell(name: str, metrics: Record) -> str:
     return as_fraction(name, Interval(**metrics[name]) if name in metrics else None)
 
 
-def _difference(first: Result, second: Result) -> str:
+def _difference(first: Record, second: Record) -> str:
     pairs = (result["per_puzzle"]["pass@1"] for result in (first, second))
     gain = paired_difference(*pairs, seed=first["settings"]["seed"])
     interval = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"

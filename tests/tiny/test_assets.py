@@ -6,8 +6,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from conftest import ROOT, TINY_BASE
-from mini_r1.results.evaluation import EvaluationSettings, Result, evaluate
+from mini_r1.results.evaluation import EvaluationSettings, evaluate
 from mini_r1.runs.holdout import DataSettings, hold_out
+from mini_r1.runs.records import Record
 from mini_r1.tasks.countdown.puzzles import load_countdown
 from mini_r1.tasks.countdown.task import Countdown
 from mini_r1.tiny.base import Corpus, CorpusConfig, arithmetic_accuracy
@@ -26,7 +27,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="module")
-def held_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Result:
+def held_out(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Record:
     puzzles = hold_out(DataSettings("generated:tiny")).held_out.select(range(128))
     return evaluate(
         model, tokenizer, puzzles, Countdown(), EvaluationSettings(samples=2, ks=(1, 2), max_completion_length=256)
@@ -53,7 +54,7 @@ def test_it_calculates(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     assert min(accuracy.values()) >= 0.98, accuracy
 
 
-def test_it_copies_and_keeps_the_format_but_gives_up_early(held_out: Result) -> None:
+def test_it_copies_and_keeps_the_format_but_gives_up_early(held_out: Record) -> None:
     """What leaves room for RL: a solve rate of at most 40 %, for want of attempts rather than of skill."""
     metrics = {name: estimate["value"] for name, estimate in held_out["metrics"].items()}
     assert metrics["format"] >= 0.97
