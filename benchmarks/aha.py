@@ -3,7 +3,7 @@
     for seed in 42 1 2; do make aha SEED=$seed; done
     python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2    # rewrites benchmarks/results/aha.md
 
-Only reads what the runs left behind (run.json, evaluation.json); each number keeps its 95 % interval over puzzles.
+It only reads what the runs left behind (run.json, evaluation.json). Each number keeps its 95 % interval over puzzles.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def write_table(folders: Sequence[Path]) -> str:
     evaluated = f"{settings['samples']} samples each at temperature {settings['temperature']:g}"
     return f"""# What `make aha` reaches
 
-GRPO from the shipped tiny base, one column a seed, against the base on the same held-out puzzles.
+GRPO from the shipped tiny base, one column per seed, compared with the base on the same held-out puzzles.
 
 - Repeat with: `for seed in {seeds}; do make aha SEED=$seed; done`, then `python benchmarks/aha.py` and the run folders
 - Hardware: {first["hardware"]}; torch {first["versions"]["torch"]}

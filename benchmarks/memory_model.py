@@ -1,9 +1,9 @@
-"""How far off mini_r1/preflight/memory.py is: its estimate against the peak that real GRPO steps reach on this CPU.
+"""How far off mini_r1/preflight/memory.py is: its estimate against the peak of real GRPO steps on this CPU.
 
     python benchmarks/memory_model.py    # 3 minutes; rewrites benchmarks/results/memory_model.md
 
-Each case is a process of its own that trains a model of random weights for two steps (the second has Adam's moments),
-through the trainer of a real run. Measured is the growth of its resident memory over what the imports take.
+Each case is its own process. It trains a model with random weights for two steps (the second has Adam's moments), with
+the trainer of a real run. What is measured is the growth of its resident memory beyond what the imports take.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def table(results: list[dict[str, float]]) -> str:
             "- Repeat with: `python benchmarks/memory_model.py`",
             f"- Hardware: {hardware()}",
             f"- Mean error {mean:.0%}, worst {worst:+.0%} (positive: the estimate was too high)",
-            "- Not measured: GPUs. There the parts that a CPU has not (CUDA context, DeepSpeed's buffers, vLLM's",
+            "- Not measured: GPUs. The parts that a CPU doesn't have (CUDA context, DeepSpeed's buffers, vLLM's",
             "  share) come from the libraries' documented defaults.",
             "",
             "| parameters | completions x tokens | checkpointing | estimate, MiB | measured, MiB | error |",

@@ -1,9 +1,9 @@
-"""What it costs to compute on padding: one GRPO batch with and without, sampling and gradient, in one process.
+"""What padding costs: one GRPO batch with and without it, sampling and gradient, in one process.
 
     python benchmarks/padding.py --model runs/aha-seed42    # 3 minutes; rewrites benchmarks/results/padding.md
 
 Peers: transformers' own sampling loop, and the log-probabilities of TRL's GRPOTrainer on the batch it would build. Both
-sides do the same work on the same prompts (and the gradient on the very same completions), taking turns.
+sides take turns at the same work on the same prompts (for the gradient, on the same completions).
 """
 
 import argparse

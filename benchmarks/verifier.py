@@ -1,9 +1,9 @@
-"""How long scoring takes: our two reward functions against the regex-and-eval way of the public recipes.
+"""How long scoring takes: our two reward functions against the public recipes' regex and `eval`.
 
     python benchmarks/verifier.py            # about 5 s on one core; rewrites benchmarks/results/verifier.md
 
 Both score the same 192 completions (one GRPO step of 3 GPUs x 8 prompts x 8 completions) of about 1,000 characters,
-taking turns in one process. Then the slowest text of 64 KiB that we could think of, for ours alone.
+taking turns in one process. Then ours alone scores the slowest 64 KiB text that we could think of.
 """
 
 import argparse

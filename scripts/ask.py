@@ -3,8 +3,8 @@
     python scripts/ask.py runs/aha-seed42 --numbers 19 36 55 --target 72
     python scripts/ask.py runs/my-run/checkpoint-100 --numbers 3 25 50 7 --target 765 --samples 4 --temperature 0.7
 
-MODEL is a folder (a run, a checkpoint, an adapter) or a Hub id. Each completion is shown while it is written; what in
-it could steer the terminal is shown as an escape. Without --seed each call samples anew.
+MODEL is a folder (a run, a checkpoint, an adapter) or a Hub id. Each completion is shown while it is written.
+Characters that could control the terminal are shown as escapes. Without --seed each call samples new completions.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     """Return the command line by which a problem of the task is given."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    parser.add_argument("--task", help="as task in a recipe (default: that of the model's run, else countdown)")
+    parser.add_argument("--task", help="like task in a recipe (default: that of the model's run, else countdown)")
     task.add_arguments(parser)
     parser.add_argument("--samples", type=int, default=1, help="completions, one after another (default: 1)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
-    parser.add_argument("--max-completion-length", type=int, default=320, help="in tokens (default: 320)")
-    parser.add_argument("--seed", type=int, help="for the same completions again")
+    parser.add_argument("--max-completion-length", type=int, default=320, help="limit in tokens (default: 320)")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same completions")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run the Python code that comes with the model"
     )

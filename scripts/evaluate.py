@@ -1,14 +1,14 @@
 """Evaluate one policy, or two side by side, on held-out puzzles: pass@k, format, length, attempts, arithmetic.
 
-Differs from a textbook evaluation in that each number comes with a 95 % interval that resamples puzzles, not samples,
-and two policies are compared puzzle by puzzle. Nothing from the model's generation_config.json shapes the sampling.
+There are two differences from a textbook evaluation. Each number has a 95 % interval that resamples puzzles, not
+samples, and two policies are compared puzzle by puzzle. The model's generation_config.json does not affect sampling.
 
 The tiny policy (CPU, minutes):   python scripts/evaluate.py assets/tiny-countdown-base --out tiny.json
 Before and after (1 GPU):         python scripts/evaluate.py Qwen/Qwen2.5-3B-Instruct runs/my-run --samples 8 \\
     --out runs/my-run/evaluation.json
 
-The puzzles are those that the run held out, by the run's own record; of two runs, those of the last one. Options choose
-others, but none that an evaluated run was trained on. Without a run they come from the tiny world.
+The puzzles are those that the run held out, according to its own record. With two runs, the last one's are used.
+Options choose others, but none that an evaluated run was trained on. Without a run, puzzles come from the tiny world.
 """
 
 import argparse
@@ -51,17 +51,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     default = EvaluationSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or hub id; one, or two to compare")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or Hub id; one, or two to compare")
     puzzles = parser.add_argument_group("puzzles", "default: those that the run held out, by its own record")
-    puzzles.add_argument("--task", help="as task in a recipe, of a model without a run")
-    puzzles.add_argument("--task-config", type=json_object, help="as task_config in a recipe, written as JSON")
-    puzzles.add_argument("--dataset", help="as dataset_id_or_path in a recipe")
-    puzzles.add_argument("--split", help="of a Hub data set or folder, as dataset_split in a recipe")
-    puzzles.add_argument("--revision", help="of a Hub data set, as dataset_revision in a recipe")
+    puzzles.add_argument("--task", help="like task in a recipe, for a model without a run")
+    puzzles.add_argument("--task-config", type=json_object, help="like task_config in a recipe, written as JSON")
+    puzzles.add_argument("--dataset", help="like dataset_id_or_path in a recipe")
+    puzzles.add_argument("--split", help="split of a Hub data set or folder, like dataset_split in a recipe")
+    puzzles.add_argument("--revision", help="revision of a Hub data set, like dataset_revision in a recipe")
     puzzles.add_argument("--max-samples", type=int, help="puzzles before the split, as in a recipe")
     puzzles.add_argument("--test-size", type=float, help="share that is held out, as in a recipe")
-    puzzles.add_argument("--split-seed", type=int, help="of choice and split, as in a recipe")
-    puzzles.add_argument("--puzzles", type=int, help=f"how many of the held-out ones (default: {PUZZLES}, or all)")
+    puzzles.add_argument("--split-seed", type=int, help="seed of choice and split, as in a recipe")
+    puzzles.add_argument("--puzzles", type=int, help=f"how many held-out puzzles (default: {PUZZLES}, or all)")
     add_prompt_options(parser)
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=int, default=default.samples, help="completions per puzzle (default: 4)")
@@ -70,17 +70,17 @@ def build_parser() -> argparse.ArgumentParser:
     sampling.add_argument(
         "--max-completion-length",
         type=int,
-        help=f"in tokens (default: the run's own, else {default.max_completion_length})",
+        help=f"limit in tokens (default: the run's own, else {default.max_completion_length})",
     )
     sampling.add_argument(
         "--max-prompt-length",
         type=int,
-        help=f"in tokens (default: the run's own, at least {default.max_prompt_length})",
+        help=f"limit in tokens (default: the run's own, at least {default.max_prompt_length})",
     )
     sampling.add_argument(
         "--batch-size", type=int, default=default.batch_size, help="sequences at a time (default: 256)"
     )
-    sampling.add_argument("--seed", type=int, default=default.seed, help="of sampling and bootstrap (default: 0)")
+    sampling.add_argument("--seed", type=int, default=default.seed, help="seed of sampling and bootstrap (default: 0)")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a model brings along")
     parser.add_argument("--out", type=Path, help="JSON file for the results; replaced if it exists")
     return parser

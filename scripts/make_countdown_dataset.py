@@ -1,6 +1,6 @@
 """Make a file of Countdown puzzles: distinct, seeded, each solvable, each labelled easy, medium or hard.
 
-Unlike the set on the Hub it needs no network, every puzzle is known to be solvable, and each says how hard it is.
+Unlike the data set on the Hub, it needs no network, every puzzle is known to be solvable, and each has a difficulty.
 
     python scripts/make_countdown_dataset.py --world countdown-3to4 --num 50000 --seed 42 --out puzzles.jsonl
 

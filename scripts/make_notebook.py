@@ -1,7 +1,7 @@
 """Run the notebook from top to bottom in a Jupyter kernel, without a GPU, and keep its outputs in the file.
 
-Differs from `jupyter execute` in what it leaves: no times, no progress bars, no paths of this machine, and in the
-metadata a hash of every source that the outputs depend on, so that `--check` can tell when they are out of date.
+Differs from `jupyter execute` in what it leaves: no times, no progress bars, no paths of this machine. The metadata
+gets a hash of every source that the outputs depend on, so that `--check` can tell when they are out of date.
 
     python scripts/make_notebook.py           # 5 minutes on 2 cores
     python scripts/make_notebook.py --check   # at once; status 1 and the reasons if it is stale

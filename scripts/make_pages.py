@@ -1,7 +1,7 @@
 """Write the pages that are made from the code: README's table of rooms, mini_r1/README.md and receipes/KEYS.md.
 
-The lines on rooms, modules and programs are the first of their docstrings. Those on keys are what `--help` shows, with
-the ranges that a recipe is checked for. tests/scripts/test_make_pages.py fails when a page is stale.
+The lines on rooms, modules and programs are the first lines of their docstrings. Those on keys are what `--help` shows,
+with the ranges that a recipe is checked against. tests/scripts/test_make_pages.py fails when a page is stale.
 
     python scripts/make_pages.py
 """

@@ -1,7 +1,7 @@
-"""Show what a run did: plots and one page that can be opened from the disk or mailed.
+"""Show what a run did: plots, and one page that can be opened from disk or mailed.
 
-Reads trainer_state.json in the run's folder (of a run under way: in its newest checkpoint) and, where they exist,
-evaluation.json and run.json; writes report/ there.
+Reads trainer_state.json in the run's folder (while the run is under way: in its newest checkpoint) and, if they exist,
+evaluation.json and run.json. Writes report/ there.
 
     python scripts/report.py runs/aha
 

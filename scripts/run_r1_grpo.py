@@ -4,7 +4,7 @@ Differs from stock TRL (`trl grpo`) in what surrounds its trainer:
 * a preflight checks model, prompts, batches, memory and packages before anything is loaded; --dry_run stops there;
 * with `vllm_mode: server` the run itself starts vLLM on the GPU that is left, and stops it however the run ends;
 * rewards are exact verifiers with a reason per verdict, measured on held-out problems, with samples kept on disk;
-* the same command resumes a stopped run to the weights of an unbroken one, and refuses a folder of another run.
+* the same command resumes a stopped run, to the weights of an uninterrupted one, and refuses another run's folder.
 
 One process, on a laptop CPU in minutes, or on one 80 GB GPU that trains and generates in turn:
 
@@ -16,7 +16,7 @@ Four GPUs, three that train under ZeRO-3 and one that generates:
     accelerate launch --num_processes 3 --config_file configs/accelerate_configs/deepspeed_zero3.yaml \
         scripts/run_r1_grpo.py --config receipes/grpo-qwen-2.5-3b-deepseek-r1-countdown.yaml
 
-Any key is a flag, and a dry run checks and plans only:
+Any key is also a flag, and a dry run only checks and plans:
 
     python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --max_steps 20
     python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run

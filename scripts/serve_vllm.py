@@ -1,7 +1,7 @@
-"""Serve vLLM for a run whose training is on other machines: slurm/run_r1_grpo.slurm calls it on the node kept for that.
+"""Serve vLLM for a run that trains on other machines: slurm/run_r1_grpo.slurm calls this on the node kept for vLLM.
 
-It becomes the server that the run would start itself on one machine, but at an address that the others can reach, and
-on all GPUs that it sees. It has no password: whoever reaches that address can use it.
+It is the same server that a run on one machine would start itself, but at an address that the other machines can reach,
+and on all visible GPUs. It has no password: whoever reaches that address can use it.
 
 python scripts/serve_vllm.py --config receipes/NAME.yaml --host 10.0.0.2 --port 8000
 python scripts/run_r1_grpo.py --config receipes/NAME.yaml --vllm_server_base_url http://10.0.0.2:8000
@@ -60,8 +60,8 @@ def check_address(host: str, port: int) -> None:
 def main() -> NoReturn:
     """Parse, and become the server, or exit with status 2 where the recipe is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--host", required=True, help="name or address of this machine for the others")
-    parser.add_argument("--port", required=True, type=int, help="of its HTTP interface")
+    parser.add_argument("--host", required=True, help="name or address at which the other machines reach this one")
+    parser.add_argument("--port", required=True, type=int, help="port of the server's HTTP interface")
     address, recipe = parser.parse_known_args()
     if find_spec("vllm") is None:
         raise UserError("vLLM is not installed in this Python. Run: pip install -r requirements-gpu.txt")

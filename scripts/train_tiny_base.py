@@ -1,9 +1,9 @@
 """Pretrain the tiny base policy from scratch on a CPU: arithmetic and search traces, nothing downloaded.
 
-Differs from a textbook pretraining in that the corpus is written on the fly (batch k is a function of the seed and k),
-and that the puzzles are the training side of the very split that GRPO uses, so the held-out ones stay unseen.
+There are two differences from textbook pretraining. The corpus is written on the fly (batch k is a function of the seed
+and k). The puzzles are the training side of the same split that GRPO uses, so the held-out ones stay unseen.
 
-As shipped, 50 minutes on 2 slow cores: skills first, then practice in long searches:
+As shipped, 50 minutes on 2 slow cores, skills first, then practice in long searches:
     python scripts/train_tiny_base.py --out runs/tiny-base-1
     python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --practice-share 0.4 --steps 700 \\
         --muon-lr 3e-3 --adamw-lr 6e-4
@@ -55,13 +55,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of model, tokenizer and checkpoint")
     parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of 21 rows x 288 tokens")
-    parser.add_argument("--puzzles", type=int, default=50_000, help="before the split, as the recipe's max_samples")
+    parser.add_argument("--puzzles", type=int, default=50_000, help="puzzles before the split: max_samples in a recipe")
     parser.add_argument("--init", type=Path, help="folder of a base to start from (default: random weights)")
     parser.add_argument("--practice-share", type=float, default=0.0, help="share of the traces that are practice")
     parser.add_argument("--muon-lr", type=float, default=1e-2, help="learning rate of the matrices")
     parser.add_argument("--adamw-lr", type=float, default=2e-3, help="learning rate of embeddings, norms and biases")
-    parser.add_argument("--seed", type=int, default=42, help="of the weights and the corpus (default: 42)")
-    parser.add_argument("--no-compile", action="store_true", help="no C++ compiler here (a third slower)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the weights and the corpus (default: 42)")
+    parser.add_argument("--no-compile", action="store_true", help="use no C++ compiler (a third slower)")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Sampling in which a finished sequence leaves the batch, instead of being computed further as padding.
+"""Sampling in which a finished sequence leaves the batch, instead of staying in it as padding.
 
 The lengths of a policy's completions differ much: with a mean of 60 tokens and a longest of 240, three quarters of what
 transformers' own loop computes is padding. The distribution of the samples is the same; the random numbers fall

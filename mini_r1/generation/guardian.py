@@ -1,4 +1,4 @@
-"""Runs one command for a parent process and ends it when the parent dies, however that happens.
+"""Runs one command for a parent process, and ends the command when the parent dies, for whatever reason.
 
 Called as `python -I guardian.py PID COMMAND`. A trainer that is killed with SIGKILL can't stop its generation server,
 and a server without a trainer holds a GPU for ever. This process outlives the trainer by a second: it sees that its

@@ -1,4 +1,4 @@
-"""Whether the Hub answers and would accept a push: the token must be valid and may write. It is never shown."""
+"""Whether the Hub answers and would accept a push: the token must be valid and have write access. It is never shown."""
 
 import logging
 from collections.abc import Iterator

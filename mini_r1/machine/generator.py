@@ -1,4 +1,4 @@
-"""Who generates a run's completions, and on which GPUs, as its recipe says; nothing here takes time to import."""
+"""Who generates a run's completions, and on which GPUs, according to its recipe. This module imports quickly."""
 
 from typing import Literal, Protocol
 

@@ -1,4 +1,4 @@
-"""What machine this is, in a few words, for records and pages."""
+"""A short description of this machine, for records and pages."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which attention a model is loaded with when the one that the recipe names is not installed.
+"""Which attention a model is loaded with if the recipe's choice is not installed.
 
 FlashAttention 2 comes in two ways: the package flash-attn, a source build that needs nvcc, and a finished build on the
 Hub, which transformers loads by its name with the package kernels. Without either, PyTorch's own attention does.

@@ -1,4 +1,4 @@
-"""Loads a policy to look at it rather than to train it: from a folder or the Hub, a full model or an adapter."""
+"""Loads a policy for use rather than for training: from a folder or the Hub, a full model or an adapter."""
 
 import os
 from collections.abc import Iterator

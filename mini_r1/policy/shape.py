@@ -1,4 +1,4 @@
-"""The sizes of a model, known without its weights: from its config.json, or the published one of a recipe's model.
+"""The sizes of a model, known without its weights: from its config.json, or the one published for a recipe's model.
 
 Parameters are counted on the model that transformers builds from the configuration on the `meta` device, so they are
 exact for every architecture that it knows.

@@ -1,4 +1,4 @@
-"""What the checks of the preflight share: the recipe and where it is to run, and what they find."""
+"""What the preflight's checks share: the recipe, where it will run, and what the checks find."""
 
 from dataclasses import dataclass, field
 

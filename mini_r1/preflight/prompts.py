@@ -1,4 +1,4 @@
-"""The preflight's check of tokenizer and puzzles, of the prompts they make, and of what comes back from a policy."""
+"""The preflight's check of tokenizer, puzzles and prompts, and of what comes back from a policy."""
 
 from contextlib import suppress
 from dataclasses import replace

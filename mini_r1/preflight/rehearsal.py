@@ -1,4 +1,4 @@
-"""TRL's own refusals, in seconds: GRPOConfig built from the recipe's values, on no device and in no process group.
+"""TRL's own refusals, in seconds: builds GRPOConfig from the recipe's values, without a device or process group.
 
 The real one needs the GPUs and joins the other processes. This one is the same class with its device and its number of
 processes given, so that all its other checks run, on a laptop as on the node.

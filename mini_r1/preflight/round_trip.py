@@ -1,4 +1,4 @@
-"""Whether a right answer counts: one is written as a policy would write it, read back as the trainer does, and scored.
+"""Whether a right answer counts: writes one as a policy would, reads it back as the trainer does, and scores it.
 
 Two faults of a tokenizer keep every reward at 0 for a complete run, without an error: tags of the answer that are
 special tokens, which decoding leaves out, and an end of turn at which generation does not stop. Both show in seconds.

@@ -1,4 +1,4 @@
-"""The preflight's check of memory and disk: what the run takes, item by item, against what is there."""
+"""The preflight's check of memory and disk: what the run needs, item by item, against what is there."""
 
 from pathlib import Path
 from shutil import disk_usage

@@ -1,1 +1,1 @@
-"""What every program of this project does: start quietly, say errors in words, hide tokens."""
+"""What every program of this project does: start quietly, explain errors in words, hide tokens."""

@@ -1,4 +1,4 @@
-"""What stands in the way of a run, said so that a person can act on it."""
+"""What stands in the way of a run, worded so that a person can act on it."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What every program does first, so that what it prints is what it has to say.
+"""What every program does first, so that it prints only its own messages.
 
 What libraries say that frightens and means nothing here is dropped, each message by its logger and its words, never
 more. Bars of what takes a moment say nothing, and break up the bar of the run. Imports nothing heavy by itself.

@@ -1,4 +1,4 @@
-"""Keeps tokens out of logs, cards, samples and records: what looks like one, or is known to be one, is replaced."""
+"""Keeps tokens out of logs, cards, samples and records: replaces any text that is or looks like a token."""
 
 import argparse
 import logging

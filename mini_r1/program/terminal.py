@@ -1,4 +1,4 @@
-"""A model's text on a terminal: shown while it is written, and never as a command to the terminal.
+"""A model's text on a terminal: shown while it is written, and never able to control the terminal.
 
 What a policy writes is untrusted: an escape sequence in it could retitle, recolour or overwrite what stands on the
 screen, and an invisible character could hide what was judged.

@@ -1,4 +1,4 @@
-"""The prompt of a base model: plain text of the shape of a dialogue, without a chat template, as DeepSeek-R1-Zero's.
+"""The prompt of a base model: a dialogue in plain text, without a chat template, like DeepSeek-R1-Zero's.
 
 A base model has learned no turns. It is shown the beginning of a text in which a user asks and an assistant answers,
 and continues it. Turns have no end either: a completion ends where the model ends the text, with the tokenizer's end

@@ -1,4 +1,4 @@
-"""The R1 prompt: the assistant's turn is already begun, in a chat or in plain text, and goes on inside `<think>`.
+"""The R1 prompt: the assistant's turn has already begun, in a chat or in plain text, and continues inside `<think>`.
 
 The trainer gets each prompt as text, not as messages: TRL opens a new assistant turn after messages, which would end
 the prefill. It tokenises the text with `tokenizer(text=prompt)`, so a tokenizer that puts a BOS token in front would

@@ -1,4 +1,4 @@
-"""Where a chat template lets the assistant write, and how it ends the assistant's turn: found out by rendering it.
+"""Where a chat template lets the assistant write, and how it ends that turn: found by rendering the template.
 
 Chat templates differ in what they do with a system message, in what they write before the assistant's text (some open
 a thinking block there, some an empty one) and in how a turn ends, and they are programs: nothing but a rendering tells.

@@ -1,4 +1,4 @@
-"""What decides over the text of a prompt beside the task and the model: the same in training, evaluation and ask."""
+"""What decides a prompt's text besides the task and the model: the same in training, evaluation and ask."""
 
 import argparse
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The keys of a recipe that are Mini-R1's own, each with its group and its help; nothing here takes time to import."""
+"""Mini-R1's own keys of a recipe, each with its group and its help. This module imports quickly."""
 
 # ruff: noqa: RUF009  (the calls in the dataclass make its fields)
 
@@ -57,14 +57,14 @@ class ScriptArguments:
     dataset_revision: str | None = _data(None, "Branch, tag or commit of the Hub dataset")
     max_samples: int = _data(
         50_000,
-        "How many problems are used at most, training and held-out together. A larger dataset is sampled at random",
+        "Maximum number of problems, training and held-out together. A larger dataset is sampled at random",
     )
     test_size: float = _data(0.1, "Share of these problems that is held out for evaluation")
     split_seed: int = _data(
-        42, "Seed by which problems are generated or drawn, and split into training and held-out ones"
+        42, "Seed for generating or drawing problems, and for splitting them into training and held-out ones"
     )
     prompt_style: PromptStyle = _prompts(
-        "chat", "How the prompt is written: chat by a chat template, base as plain text, for a base model"
+        "chat", "How the prompt is written: chat uses a chat template, base writes plain text for a base model"
     )
     chat_template: str | None = _prompts(None, "File with a chat template. Default: the tokenizer's own template")
     system_prompt: str | None = _prompts(
@@ -77,7 +77,7 @@ class ScriptArguments:
     )
     length_buckets: int = _training(
         1,
-        "In how many parts, sorted by completion length, the log-probabilities of a batch are computed. More parts"
+        "Number of parts, sorted by completion length, in which a batch's log-probabilities are computed. More parts"
         " save padding; the loss is the same",
     )
     vllm_gpus: str | list[str] | None = _generation(
@@ -89,22 +89,22 @@ class ScriptArguments:
     vllm_request_timeout: float = _generation(
         1800.0, "Seconds after which the run gives up on a batch that the generation server has not returned"
     )
-    eval_puzzles: int = _evaluation(256, "How many held-out problems each evaluation during the run uses at most")
+    eval_puzzles: int = _evaluation(256, "Maximum number of held-out problems in each evaluation during the run")
     samples_per_step: int = _evaluation(8, "How many completions of each step are kept as samples; 0 keeps none")
     dry_run: bool = _planning(False, "Check the recipe, print what the run would do and need, and stop")
     plan_accelerate_config: str | None = _planning(
-        None, "With dry_run: plan for accelerate launch with this --config_file, which need not work on this machine"
+        None, "With dry_run: plan for accelerate launch with this --config_file. It need not work on this machine"
     )
     plan_processes: int | None = _planning(
         None, "With dry_run: plan for this many training processes. Default: as many as the accelerate file says"
     )
     plan_processes_per_machine: int | None = _planning(
-        None, "With dry_run: how many of them run on each machine. Default: evenly divided"
+        None, "With dry_run: how many of these processes run on each machine. Default: evenly divided"
     )
     gpu_memory_gb: float | None = _planning(
-        None, "GiB of memory of one GPU to plan for. Default: those of the visible GPU, or 80 without one"
+        None, "Memory of one GPU to plan for, in GiB. Default: that of the visible GPU, or 80 without one"
     )
-    seconds_per_step: float | None = _planning(None, "Seconds that one step takes, for the estimate of the run's time")
+    seconds_per_step: float | None = _planning(None, "Seconds that one step takes, to estimate the run's time")
     given: dict[str, Any] = field(init=False, default_factory=dict)  # what recipe and command line set, for the card
     settings: dict[str, Any] = field(init=False, default_factory=dict)  # every key as written, for the run's record
 

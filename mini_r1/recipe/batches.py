@@ -1,4 +1,4 @@
-"""The arithmetic of a GRPO step: completions, prompts and groups, and the rules that TRL holds them to.
+"""The arithmetic of a GRPO step: completions, prompts and groups, and TRL's rules for them.
 
 TRL counts completions: a step trains on processes x per_device_train_batch_size x gradient_accumulation_steps of them,
 `num_generations` to a prompt (trl 1.16, GRPOConfig.__post_init__ and GRPOTrainer._get_train_sampler).

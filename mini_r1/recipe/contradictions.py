@@ -1,4 +1,4 @@
-"""Keys of a recipe that contradict each other: refused, or said where the run makes sense all the same.
+"""Keys of a recipe that contradict each other: refused, or only reported where the run still makes sense.
 
 TRL and transformers find some of these after minutes of loading, some at the first evaluation, and some never: they
 take one of the two keys and leave the other.

@@ -1,4 +1,4 @@
-"""What `--help` and `--help-all` show. Short by default, and at once: TRL's keys take seconds to import."""
+"""What `--help` and `--help-all` show: short and instant by default, since TRL's keys take seconds to import."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a person wrote: the recipe's file and the command line, by key, before a key's type gives the text a meaning.
+"""What a person wrote in the recipe's file and on the command line: text by key, before the key's type is applied.
 
 YAML guesses a type from the text: `no` is false, `1e-6` is text, `2024-01-01` is a date. Here nothing is guessed: plain
 values stay text, from the file as from the command line, and `mini_r1.recipe.keys` reads them as their key wants them.

@@ -1,4 +1,4 @@
-"""The model card of a run: README.md with what it was made from, how, and what was measured; run.json holds its facts.
+"""The model card of a run: a README.md on what the model was made from, how, and what was measured, from run.json.
 
 It is a function of the run's folder (`update_card`), so that an evaluation made later gets into it.
 """

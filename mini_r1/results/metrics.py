@@ -1,4 +1,4 @@
-"""The one vocabulary of what an evaluation measures: each metric's words, unit, decimals and which way is better.
+"""The one vocabulary of what an evaluation measures: each metric's name, unit, decimals and which way is better.
 
 Table, card and report all print metrics through here, so that they show a loss as plainly as a gain.
 """

@@ -1,1 +1,1 @@
-"""A run and its folder: what it is made of, what it holds out, and what it leaves to be read."""
+"""A run and its folder: what it is made of, what it holds out, and what it leaves behind."""

@@ -1,4 +1,4 @@
-"""Whether a model was trained on the problems that it is to be measured on, according to its run's record.
+"""Whether a model was trained on the problems it will be measured on, according to its run's record.
 
 "Held out" is said of a result only where this has found it true. A model that no run of this project made, such as one
 from the Hub, may have seen anything: that is "unknown", and is said.

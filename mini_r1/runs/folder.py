@@ -1,4 +1,4 @@
-"""What a run's output folder holds, and what that means for the run that is about to use it.
+"""What a run's output folder holds, and what its content means for the run that is about to use it.
 
 Nothing in it is ever replaced unasked: a folder is empty, or it holds this very run, which is resumed or has nothing
 left to do; anything else (another run, the base model, somebody's model) is refused before it is touched. Reads a few

@@ -1,4 +1,4 @@
-"""Which problems a run holds out: the one function that decides it, and what a run's record says of its data.
+"""Which problems a run holds out: the one function that decides it, and what a run's record says about its data.
 
 The trainer, the evaluation and whoever else asks for "the held-out problems" go through `hold_out`. The settings come
 from the recipe while training and from the run's own record afterwards, so that nobody has to repeat them. The record

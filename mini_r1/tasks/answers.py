@@ -1,4 +1,4 @@
-"""Shared by the tasks whose rows have a question that one short answer solves."""
+"""What tasks share whose rows have a question with one short answer."""
 
 import hashlib
 import textwrap

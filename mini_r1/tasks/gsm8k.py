@@ -1,4 +1,4 @@
-"""GSM8K, grade-school word problems (https://arxiv.org/abs/2110.14168), as a task: the final number decides, exactly.
+"""GSM8K, grade-school word problems (https://arxiv.org/abs/2110.14168), as a task: only the exact final number counts.
 
 A row is `question` and `answer`: a worked solution, a step in each line, whose last line is `#### 72`.
 """

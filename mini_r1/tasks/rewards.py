@@ -1,4 +1,4 @@
-"""The two rewards of Mini-R1, by rules alone: is the format right, and does the equation reach the target?
+"""Mini-R1's two rewards, both plain rules: is the format right, and does the equation reach the target?
 
 Both score the text that follows a prompt ending in `<think>`. They are pure functions of their arguments, take any
 text, and spend time linear in it: the tags are found by plain search without backtracking, and only an answer within

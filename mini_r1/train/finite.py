@@ -1,4 +1,4 @@
-"""Ends a run whose loss or weights are no longer finite numbers, before anything of it is saved.
+"""Ends a run whose loss or weights are no longer finite numbers, before they are saved.
 
 A gradient that is NaN or infinite makes the weights so in the very step, in which the trainer has not saved them yet;
 only weights that diverge without being so show up later, when the policy can't sample from its own probabilities.

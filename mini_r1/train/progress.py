@@ -1,4 +1,4 @@
-"""Progress of a run as a person wants to see it: one bar with rate and time left, and the solve rate as it goes."""
+"""A run's progress as a person wants to see it: one bar with rate, time left and the current solve rate."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Q-LoRA: a frozen base in 4 bits, small adapters trained on top, and a proof that it is so.
+"""Q-LoRA: a frozen base in 4 bits, small adapters trained on top, and a proof of both.
 
 Each linear layer of the base is stored as NF4, 4 bits a weight in blocks of 64 whose scales are quantised again, and
 computes in 16 bits; LoRA adds to its output B A x with small trainable A and B (https://arxiv.org/abs/2305.14314,

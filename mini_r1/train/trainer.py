@@ -1,4 +1,4 @@
-"""The trainer: TRL's GRPOTrainer, without most of its padding, and in the hands of those who run it.
+"""The trainer: TRL's GRPOTrainer, without most of its padding, and under the control of those who run it.
 
 The one module for private names of TRL and transformers: whatever this project must override or call is here, and only
 here. tests/train/test_trainer.py has them in a table, and fails when one of them moves.

@@ -1,1 +1,1 @@
-"""The Countdown numbers game: puzzles, solver, exact arithmetic, and how a thinking text is read."""
+"""The Countdown numbers game: puzzles, solver, exact arithmetic, and how the thinking is read."""

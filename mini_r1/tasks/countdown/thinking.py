@@ -1,4 +1,4 @@
-"""Search traces: how the tiny policy writes its thinking, and how a thinking text is read back.
+"""Search traces: how the tiny policy writes its thinking, and how that text is read back.
 
 One *attempt* combines the numbers two at a time until one is left and says whether that is the target::
 
