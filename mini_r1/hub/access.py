@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, constants, get_token
 from trl import GRPOConfig
 
 from mini_r1.program.causes import LOG_IN, describe
-from mini_r1.program.problems import Problem, in_one_line
+from mini_r1.program.problems import Problem, first_line
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.runs.holdout import DataSettings
 from mini_r1.tasks.registry import TaskError
@@ -96,7 +96,7 @@ def _rejected(error: Exception) -> Problem:
         cause = f"the Hub rejects it (status {response.status_code})"
         return Problem("HF_TOKEN", "set", NEEDED, f"{LOG_IN}, {NO_PUSH}", cause)
     fix = f"check the network (HF_ENDPOINT, proxy), {NO_PUSH}"
-    return Problem("push_to_hub", "true", "a Hub that answers", fix, f"it can't be reached ({in_one_line(error)})")
+    return Problem("push_to_hub", "true", "a Hub that answers", fix, f"it can't be reached ({first_line(error)})")
 
 
 def _check_permission(account: dict[str, Any], repository: str | None) -> tuple[str | None, Problem | None]:

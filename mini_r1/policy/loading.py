@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mini_r1.policy.checkpoints import CHECKPOINT, checkpoint_folders
-from mini_r1.program.problems import UserError, in_one_line
+from mini_r1.program.problems import UserError, first_line
 
 RUNS = Path("runs")  # where the recipes put their runs
 # Folders that are never a Hub user's name in this project, whether they are there or not.
@@ -161,4 +161,4 @@ def _suggest(name: str, folder: Path) -> str:
 def _why(error: BaseException) -> str:
     if "trust_remote_code" in str(error):  # the library's first line does not say how
         return "it comes with Python code of its own; look at that, then allow it (--trust-remote-code)"
-    return in_one_line(error)
+    return first_line(error)

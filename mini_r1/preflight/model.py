@@ -9,7 +9,7 @@ from mini_r1.policy.loading import ModelError, resolve_model
 from mini_r1.policy.shape import ModelShape, load_config, measure_shape
 from mini_r1.policy.weights import missing_weights
 from mini_r1.preflight.plan import Findings, Plan
-from mini_r1.program.problems import Problem, in_one_line
+from mini_r1.program.problems import Problem, first_line
 
 NAME = "model_name_or_path"
 WANTED = "a complete causal language model"
@@ -63,12 +63,12 @@ def _no_model(name: str, error: Exception) -> Problem:
         fix = "name a model that continues text (AutoModelForCausalLM)"
         return Problem(NAME, name, WANTED, fix, "it is of another kind of model")
     if Path(name).expanduser().is_dir():
-        return Problem(NAME, name, WANTED, "mend its config.json, or download the model again", in_one_line(error))
+        return Problem(NAME, name, WANTED, "mend its config.json, or download the model again", first_line(error))
     fix = (
         "check the name, log in for a gated model (`hf auth login`), or on a machine without network give the folder "
         f"of a downloaded copy (`hf download {name}`)"
     )
-    return Problem(NAME, name, WANTED, fix, in_one_line(error))
+    return Problem(NAME, name, WANTED, fix, first_line(error))
 
 
 def _check_length(plan: Plan, config: PretrainedConfig, shape: ModelShape, findings: Findings) -> None:

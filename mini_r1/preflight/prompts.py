@@ -10,7 +10,7 @@ from mini_r1.policy import loading
 from mini_r1.policy.loading import ModelError
 from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.preflight.round_trip import StopTokens, check_round_trip, generation_config, stop_tokens
-from mini_r1.program.problems import Problem, in_one_line
+from mini_r1.program.problems import Problem, first_line
 from mini_r1.prompts.build import PromptWriter, build_prompts, find_prompt_change
 from mini_r1.prompts.settings import PromptError
 from mini_r1.recipe.batches import BatchPlan
@@ -52,7 +52,7 @@ def _load_tokenizer(plan: Plan, findings: Findings) -> PreTrainedTokenizerBase |
         if not any(problem.name == "model_name_or_path" for problem in findings.problems):
             name = plan.script.tokenizer_name_or_path or plan.model.model_name_or_path
             allowed, fix = "a folder or Hub model with a tokenizer", "name one that has a tokenizer"
-            cause = in_one_line(error.__cause__ or error)
+            cause = first_line(error.__cause__ or error)
             findings.problems.append(Problem("tokenizer_name_or_path", name, allowed, fix, cause))
         return None
 
@@ -69,7 +69,7 @@ def _load_problems(
         sides = hold_out(replace(settings, max_samples=PROMPTS_LOOKED_AT) if few else settings)
     except (OSError, ValueError) as error:
         fix = task.how_to_get_data
-        cause = in_one_line(error)
+        cause = first_line(error)
         findings.problems.append(Problem("dataset_id_or_path", settings.dataset, "readable problems", fix, cause))
         return None
     if changed := find_change(sides, began.data):

@@ -43,7 +43,7 @@ class ProblemError(UserError):
         super().__init__(str(problem))
 
 
-def in_one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a library's message, which the others explain to its own users."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0][:300] if lines else type(error).__name__).rstrip(".:")

@@ -21,7 +21,7 @@ from mini_r1.machine.gpus import use_training_gpu
 from mini_r1.policy import loading
 from mini_r1.policy.attention import attention_implementation
 from mini_r1.policy.checkpoints import newest_complete
-from mini_r1.program.problems import in_one_line
+from mini_r1.program.problems import first_line
 from mini_r1.program.redact import remember, take_api_key
 from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments as ScriptArguments
@@ -103,7 +103,7 @@ def _refusals_in_words() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise RecipeError(f"the recipe can't be used: {in_one_line(error)}") from error
+        raise RecipeError(f"the recipe can't be used: {first_line(error)}") from error
 
 
 def read_values(arguments: Sequence[str] | None = None) -> dict[str, Any]:

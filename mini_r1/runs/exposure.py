@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from mini_r1.program.problems import in_one_line
+from mini_r1.program.problems import first_line
 from mini_r1.runs.holdout import DataError, DataSettings, Sides, check_unchanged, hold_out
 from mini_r1.runs.identity import RunRecord
 
@@ -82,7 +82,7 @@ def _seen(data: Mapping[str, Any], puzzles: Dataset, sides: Sides) -> int | str:
         try:
             theirs = hold_out(settings)
         except (OSError, ValueError) as error:
-            return in_one_line(error)
+            return first_line(error)
         if recorded not in (None, theirs.record()["train_digest"]):
             return f"{settings.dataset!r} has changed since"
     trained = set(theirs.keys(theirs.train))

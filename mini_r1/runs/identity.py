@@ -6,12 +6,12 @@ compared before anything is loaded: a key that decides is refused, one that does
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mini_r1.policy.checkpoints import CHECKPOINT
 from mini_r1.policy.weights import sample_digest
 from mini_r1.program.redact import redact
 from mini_r1.recipe.arguments import ScriptArguments
@@ -166,7 +166,7 @@ def find_record(model: str | Path) -> RunRecord | None:
     """
     folder = Path(model).expanduser()
     places = [(folder / RUN, None), (folder / MANIFEST, "run")]
-    if _CHECKPOINT.fullmatch(folder.resolve().name):
+    if CHECKPOINT.fullmatch(folder.resolve().name):
         places = [places[1], (folder.resolve().parent / RUN, None)]
     for path, part in places:
         content = read_object(path)
@@ -175,9 +175,6 @@ def find_record(model: str | Path) -> RunRecord | None:
             return RunRecord.from_json(content)
     practised = read_object(folder / PRACTICE)
     return RunRecord(lineage=[{"model": str(model)} | practised]) if "dataset" in practised else None
-
-
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def lineage_of(model: str | Path) -> list[Record]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from mini_r1.program.problems import Problem, UserError, in_one_line, nearest
+from mini_r1.program.problems import Problem, UserError, first_line, nearest
 from mini_r1.tasks.answers import QuestionTask, solving
 from mini_r1.tasks.countdown.files import read_rows
 from mini_r1.tasks.countdown.puzzles import is_on_hub
@@ -159,7 +159,7 @@ def _read(source: Source, variant: str) -> list[Any]:
         except (OSError, ValueError) as error:  # no network, no such data set, configuration or split
             raise Gsm8kError(
                 f"{source.name!r} ({variant}, split {source.split!r}) can't be loaded from the Hugging Face Hub: "
-                f"{in_one_line(error)}. Fix: check name, split and network, or name a local file of the same form"
+                f"{first_line(error)}. Fix: check name, split and network, or name a local file of the same form"
             ) from error
     path = Path(source.name).expanduser()
     if not path.exists():
@@ -169,7 +169,7 @@ def _read(source: Source, variant: str) -> list[Any]:
     try:
         return load_dataset(str(path), split=source.split, keep_in_memory=True).to_list()
     except Exception as error:  # the readers raise whatever their libraries do
-        why = in_one_line(error)
+        why = first_line(error)
         raise Gsm8kError(
             f"{path} can't be read: {why}. Needed: {ALLOWED_ROW}. Fix: correct it, or check dataset_split"
         ) from error

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mini_r1.program.problems import Problem, ProblemError, in_one_line, nearest, shown
+from mini_r1.program.problems import Problem, ProblemError, first_line, nearest, shown
 from mini_r1.tasks.task import RewardFunction, Task
 
 DEFAULT_TASK = "countdown"
@@ -53,7 +53,7 @@ def task_of(name: str = DEFAULT_TASK, config: Mapping[str, Any] | None = None) -
     except Exception as error:  # somebody else's program
         key, value = ("task_config", shown(settings)) if settings else ("task", repr(name))
         allowed = "what the task takes"
-        raise TaskError(Problem(key, value, allowed, "correct it, or leave it out", in_one_line(error))) from error
+        raise TaskError(Problem(key, value, allowed, "correct it, or leave it out", first_line(error))) from error
 
 
 def find_task(data: Any) -> Task | None:
@@ -147,7 +147,7 @@ def _import(path: str, key: str, separator: str) -> Any:
         raise TaskError(Problem(key, repr(path), allowed, "correct the name", f"{module} has no {name}")) from None
     except Exception as error:  # an import runs somebody else's program
         fix = "correct the name, install its package, or put its folder on PYTHONPATH"
-        raise TaskError(Problem(key, repr(path), allowed, fix, f"importing it fails: {in_one_line(error)}")) from error
+        raise TaskError(Problem(key, repr(path), allowed, fix, f"importing it fails: {first_line(error)}")) from error
 
 
 @contextlib.contextmanager

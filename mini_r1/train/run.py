@@ -26,7 +26,6 @@ from mini_r1.runs.holdout import DataError
 from mini_r1.runs.identity import RunRecord, record_run
 from mini_r1.runs.lock import run_lock
 from mini_r1.train.data import check_enough, load_problems
-from mini_r1.train.data import prepare_datasets as prepare_datasets  # for the notebook
 from mini_r1.train.interrupts import StopRequest
 from mini_r1.train.resume import TakeNewSteps, WriteManifest
 from mini_r1.train.samples import SampleRecorder
