@@ -1,4 +1,4 @@
-"""What tasks share whose rows have a question with one short answer."""
+"""Code shared by tasks whose rows have a question with one short answer."""
 
 import hashlib
 import textwrap
