@@ -212,7 +212,9 @@ def _indices(request: Request | None, recipes: int) -> tuple[int, ...]:
         match = re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part)
         numbers = range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1)) if match else range(0)
         if not numbers:
-            raise UserError(f"{request} is no list of indices, such as --array=42-44, --array=1,3,5 or --array=0-7%2")
+            raise UserError(
+                f"{request} is not a list of indices, such as --array=42-44, --array=1,3,5 or --array=0-7%2"
+            )
         indices += numbers[: recipes + 1]  # if one is too large, one of these is
     if recipes > 1 and max(indices) >= recipes:
         raise UserError(

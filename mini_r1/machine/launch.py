@@ -119,7 +119,7 @@ def _with_deepspeed_config(place: Launch, config: str | dict[str, Any]) -> Launc
             text = config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8")
             config = dict(json.loads(text))
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"it is no JSON ({error})"
+            reason = error.strerror if isinstance(error, OSError) else f"it is not JSON ({error})"
             raise UserError(
                 f"the DeepSpeed configuration {config} can't be read: {reason}. Correct its path"
             ) from error

@@ -45,7 +45,7 @@ def _check_folder(name: str) -> Problem | None:
         return None
     if not (folder / "config.json").is_file():
         fix = "merge the adapter into its base (PeftModel.merge_and_unload) and name the folder of the result"
-        return Problem(NAME, name, WANTED, fix, "it holds an adapter alone, without the model that it adapts")
+        return Problem(NAME, name, WANTED, fix, "it holds only an adapter, without the model that it adapts")
     if gap := missing_weights(folder):
         return Problem(
             NAME, name, WANTED, "copy or download the model again", f"its weights are not complete (missing: {gap})"
@@ -61,9 +61,9 @@ def _no_model(name: str, error: Exception) -> Problem:
         return Problem(NAME, name, WANTED, fix, "it runs code of its own, which trust_remote_code: false forbids")
     if "nrecognized configuration class" in text:
         fix = "name a model that continues text (AutoModelForCausalLM)"
-        return Problem(NAME, name, WANTED, fix, "it is of another kind of model")
+        return Problem(NAME, name, WANTED, fix, "it is another kind of model")
     if Path(name).expanduser().is_dir():
-        return Problem(NAME, name, WANTED, "mend its config.json, or download the model again", first_line(error))
+        return Problem(NAME, name, WANTED, "repair its config.json, or download the model again", first_line(error))
     fix = (
         "check the name, log in for a gated model (`hf auth login`), or on a machine without network give the folder "
         f"of a downloaded copy (`hf download {name}`)"

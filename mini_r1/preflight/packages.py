@@ -115,7 +115,7 @@ def _check_logins(plan: Plan, environ: Mapping[str, str]) -> Problem | None:
     if _in_netrc(host, environ):
         return None
     fix = "run `wandb login` or set WANDB_API_KEY; or set WANDB_MODE=offline, or report_to: tensorboard"
-    cause = f"there is no login for {host}, and it would wait for one at a prompt"
+    cause = f"there is no login for {host}, and wandb would wait for one at a prompt"
     return Problem("report_to", "wandb", "a login to Weights & Biases", fix, cause)
 
 

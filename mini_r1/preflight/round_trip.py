@@ -88,7 +88,7 @@ _LEAVE_TAGS = "give a tokenizer_name_or_path whose end token is one that no answ
 
 
 def _problem(tokenizer: PreTrainedTokenizerBase, cause: str, fix: str) -> Problem:
-    allowed = "one that gives a right answer back unchanged, and ends it"
+    allowed = "one that returns a right answer unchanged, and ends it"
     return Problem("the tokenizer", repr(tokenizer.name_or_path), allowed, fix, cause)
 
 

@@ -73,7 +73,7 @@ DISK_FULL = Cause(
 NON_FINITE = Cause(
     (),
     r"probabilities are not finite|probability tensor contains either|Out of range float values are not JSON compliant",
-    "the policy's probabilities are no finite numbers (NaN or infinite): its weights are broken. Fix: use an earlier "
+    "the policy's probabilities are not finite numbers (NaN or infinite): its weights are broken. Fix: use an earlier "
     "checkpoint; in training a lower learning_rate",
 )
 # The first row that fits anything in the chain of exceptions is the cause: special rows first.

@@ -67,7 +67,7 @@ def take_api_key(server_arguments: str | None) -> tuple[tuple[str, ...], str | N
     except argparse.ArgumentError:
         raise UserError("vllm_server_args has --api-key without a value. Fix: give it one, or leave it out") from None
     except ValueError as error:
-        raise UserError(f"vllm_server_args can't be read ({error}). Fix: close what is quoted") from None
+        raise UserError(f"vllm_server_args can't be read ({error}). Fix: close the quotes") from None
     remember(*given.api_key)
     return tuple(others), next(iter(given.api_key), None)
 

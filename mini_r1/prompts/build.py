@@ -75,7 +75,7 @@ def find_prompt_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Pro
         return None
     at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
     shown = f"{old[at : at + 40]!r} -> {new[at : at + 40]!r}" if old != new else "same text, other tokens"
-    cause = f"it is not the one that this run began with (old -> new, where they part: {shown})"
+    cause = f"it is not the one that this run began with (old -> new, where they differ: {shown})"
     fix = "put the old chat template and tokenizer back, or set another output_dir for a new run"
     return Problem("the prompt", "another one now", "the prompt that the run began with", fix, cause)
 
@@ -105,7 +105,7 @@ def build_prompts(
         PromptError: as `PromptWriter`, or if no row is left.
     """
     if not len(problems):
-        raise PromptError("there are no problems to make prompts of", "name a data set that has some")
+        raise PromptError("there are no problems to make prompts from", "name a data set that has some")
     writer = PromptWriter(tokenizer, task, settings)
     prompts = [writer.write(row) for row in rows_of(problems)]
     lengths: list[int] = []

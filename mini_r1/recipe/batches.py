@@ -134,7 +134,7 @@ def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
         return None
     sizes = _nearest(size, _first(lambda s: s * processes % generations == 0, 1, size + generations))
     cause = f"an evaluation batch is {processes} x {size} completions, and a prompt has {generations}"
-    allowed = f"a size of which {processes} x it divides by {generations}"
+    allowed = f"a size for which {processes} x size is divisible by {generations}"
     fix = f"nearest valid: {sizes}; or num_generations_eval: 1"
     return Problem("per_device_eval_batch_size", size, allowed, fix, cause)
 

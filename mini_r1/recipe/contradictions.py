@@ -35,7 +35,7 @@ def _check_precision(training: GRPOConfig, model: ModelConfig) -> Problem | None
         if getattr(training, name) and getattr(training, other):
             return Problem(name, "true", f"one of {name} and {other}", f"leave {name} out", f"{other} is true, too")
     if training.fp16 and model.dtype == "float16" and not model.use_peft:
-        cause = "fp16 is true, and its gradients can be scaled for weights in float32 only"
+        cause = "fp16 is true, and its gradients can be scaled only for float32 weights"
         return Problem("dtype", "float16", "float32 with fp16", "set dtype: float32", cause)
     for name in ("load_in_4bit", "load_in_8bit"):
         if getattr(model, name) and not model.use_peft:
@@ -67,7 +67,7 @@ def _check_losses(training: GRPOConfig, model: ModelConfig) -> Problem | None:
         return Problem("delta", training.delta, allowed, f"set delta: {2 + training.epsilon:g}, or leave it out", cause)
     if training.entropy_coef_min > training.entropy_coef_max:
         allowed = f"at most entropy_coef_max = {training.entropy_coef_max}"
-        return Problem("entropy_coef_min", training.entropy_coef_min, allowed, "exchange the two")
+        return Problem("entropy_coef_min", training.entropy_coef_min, allowed, "swap the two")
     return None
 
 

@@ -218,7 +218,7 @@ def _number(text: str, kind: type) -> float:
 def unknown_key(name: str, known: Mapping[str, Key], where: str) -> str:
     """What to say of an unknown key: what became of it, or which one was probably meant."""
     if name in FORMER_KEYS:
-        return f"{name} ({where}) is no key: {FORMER_KEYS[name]}"
+        return f"{name} ({where}) is not a key: {FORMER_KEYS[name]}"
     near = nearest(name, known)
     advice = f"did you mean {near}?" if near else "--help shows those of Mini-R1, --help-all every key"
-    return f"{name} ({where}) is no key: {advice}"
+    return f"{name} ({where}) is not a key: {advice}"

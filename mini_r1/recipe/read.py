@@ -158,7 +158,7 @@ def _checkpoint_to_resume(training: GRPOConfig) -> str | None:
         return None
     if not Path(wish).expanduser().is_dir():
         raise RecipeError(
-            f"resume_from_checkpoint={wish!r} is no folder: give a checkpoint-N folder, or leave it out to resume "
+            f"resume_from_checkpoint={wish!r} is not a folder: give a checkpoint-N folder, or leave it out to resume "
             f"the last one in {training.output_dir!r}"
         )
     return str(Path(wish).expanduser())

@@ -51,7 +51,7 @@ def read_written(arguments: Sequence[str], known: Collection[str]) -> dict[str, 
             value = words[0] if len(words) == 1 else words or None
             written[key] = Written(value, ON_COMMAND_LINE)
     if len(files) > 1:
-        raise RecipeError(f"--config takes one recipe, but {len(files)} are given: {', '.join(files)}. Leave one.")
+        raise RecipeError(f"--config takes one recipe, but {len(files)} are given: {', '.join(files)}. Keep one.")
     return {**(read_file(files[0]) if files else {}), **written}
 
 
@@ -92,14 +92,14 @@ def read_file(name: str) -> dict[str, Written]:
         if root is None:
             raise RecipeError(f"{name} is empty: a recipe has lines like `max_steps: 100`, as in {EXAMPLE}")
         if not isinstance(root, yaml.MappingNode):
-            raise RecipeError(f"{name} is no recipe: it needs lines like `max_steps: 100`, as in {EXAMPLE}")
+            raise RecipeError(f"{name} is not a recipe: it needs lines like `max_steps: 100`, as in {EXAMPLE}")
         _refuse_repeated_keys(root, name)
         loader.flatten_mapping(root)  # `<<: *shared`
         return {str(key.value): Written(_value(node, loader), f"in {_line(node, name)}") for key, node in root.value}
     except yaml.YAMLError as error:
-        raise RecipeError(f"{name} is no valid YAML: {_explain(error, text)}") from error
+        raise RecipeError(f"{name} is not valid YAML: {_explain(error, text)}") from error
     except RecursionError:
-        raise RecipeError(f"{name} is no recipe: its values are nested too deeply") from None
+        raise RecipeError(f"{name} is not a recipe: its values are nested too deeply") from None
 
 
 def _read_text(name: str) -> str:
@@ -114,7 +114,7 @@ def _read_text(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{name} is no text in UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise RecipeError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
         raise RecipeError(f"{name} can't be read: {error.strerror}") from error
 
@@ -132,7 +132,7 @@ def _refuse_repeated_keys(root: yaml.MappingNode, name: str) -> None:
             raise RecipeError(f"{_line(key, name)}: a key is one word, such as max_steps")
         line = key.start_mark.line + 1
         if key.value in lines:
-            raise RecipeError(f"{key.value} occurs twice in {name}, in lines {lines[key.value]} and {line}: leave one")
+            raise RecipeError(f"{key.value} occurs twice in {name}, in lines {lines[key.value]} and {line}: keep one")
         lines[key.value] = line
 
 

@@ -208,7 +208,7 @@ def _compare(output: Path, folder: Path, what: str, record: RunRecord) -> tuple[
         name, place = ("output_dir", output) if is_inside else ("resume_from_checkpoint", folder)
         allowed = "the values that it began with, since a resumed run keeps most of them whatever the recipe says"
         fix = f"set another output_dir; to begin from the weights there, with model_name_or_path={folder} too"
-        cause = f"it holds {what} that began otherwise (old -> new): {'; '.join(map(str, deciding))}"
+        cause = f"it holds {what} that began with other values (old -> new): {'; '.join(map(str, deciding))}"
         raise ProblemError(Problem(name, place, allowed, fix, cause))
     return harmless, known
 

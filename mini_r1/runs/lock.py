@@ -76,7 +76,7 @@ def _try(file: TextIO, kind: int) -> bool:
 def _locked(folder: Path, file: TextIO) -> LockedError:
     file.seek(0)
     holder = file.read().strip() or "a process that has only begun"
-    fix = "wait for its end, stop it, or set another output_dir"
+    fix = "wait until it ends, stop it, or set another output_dir"
     return LockedError(
         Problem("output_dir", folder, "a folder of this run alone", fix, f"another run uses it ({holder})")
     )

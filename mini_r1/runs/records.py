@@ -320,7 +320,7 @@ def _parse_sample(raw: Record) -> Sample:
 
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{key!r} is {json.dumps(value)}, which is no text")
+        raise TypeError(f"{key!r} is {json.dumps(value)}, which is not text")
     return value
 
 

@@ -178,7 +178,7 @@ def _read(source: Source, variant: str) -> list[Any]:
 def _check(rows: list[Any], source: str) -> None:
     """Refuse the first row that is not of GSM8K's form."""
     if not rows:
-        raise Gsm8kError(f"{source} has no rows. Needed: {ALLOWED_ROW}. Fix: name data that have some")
+        raise Gsm8kError(f"{source} has no rows. Needed: {ALLOWED_ROW}. Fix: name data that has some")
     for index, row in enumerate(rows):
         if wrong := _fault(row):
             raise Gsm8kError(f"{source}, row {index}: {wrong}. Needed: {ALLOWED_ROW}. Fix: correct or remove the row")

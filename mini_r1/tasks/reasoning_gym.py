@@ -172,6 +172,6 @@ class ReasoningGym(QuestionTask):
         for text in texts:
             if self._score(text.strip(), row) == 1:
                 return row, text.strip()
-        cause = "it comes without a solution that its own scorer accepts, by which the preflight could check the prompt"
+        cause = "it comes without a solution that its own scorer accepts, so the preflight can't check the prompt"
         allowed = "a task of reasoning-gym with solutions"
         raise TaskError(Problem("task", f"'reasoning_gym/{self.name}'", allowed, "choose another", cause))

@@ -41,7 +41,7 @@ def task_of(name: str = DEFAULT_TASK, config: Mapping[str, Any] | None = None) -
     kind = _import(TASKS.get(family, name), "task", ":")
     wanted = "a subclass of mini_r1.tasks.task.Task, with all that it asks for"
     if not (inspect.isclass(kind) and issubclass(kind, Task)):
-        raise TaskError(Problem("task", repr(name), wanted, "derive it from Task", "it is no such class"))
+        raise TaskError(Problem("task", repr(name), wanted, "derive it from Task", "it is not such a class"))
     if unfinished := sorted(getattr(kind, "__abstractmethods__", ())):
         cause = f"it does not define {', '.join(unfinished)}"
         raise TaskError(Problem("task", repr(name), wanted, "define them", cause))
@@ -81,7 +81,7 @@ def rewards_of(
     found: dict[str, RewardFunction] = {}
     for name in task.default_rewards if names is None else names:
         if name in found:
-            raise _refused(list(names or ()), f"{name} is there twice", "name it once; reward_weights says its weight")
+            raise _refused(list(names or ()), f"{name} occurs twice", "name it once; reward_weights says its weight")
         if name == SOFT_OVERLONG:
             found[name] = _soft_overlong(max_completion_length or 256)
         else:
@@ -90,7 +90,7 @@ def rewards_of(
         raise _refused([], "it names no reward", f"leave the key out for {', '.join(task.default_rewards)}")
     labels = [function_name(function) for function in found.values()]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        cause = f"several functions are called {', '.join(twice)}, whose figures TRL would mix up"
+        cause = f"several functions are called {', '.join(twice)}, whose metrics TRL would mix up"
         raise _refused(list(found), cause, "rename one of them")
     return found
 
@@ -117,7 +117,7 @@ def _own_reward(name: str, task: Task) -> RewardFunction:
         raise TaskError(Problem("reward_funcs", repr(name), allowed, "correct the name", cause))
     function = _import(name, "reward_funcs", ":" if ":" in name else ".")
     if not callable(function) or inspect.isclass(function):
-        raise _refused(name, "it is no function", "name a function with TRL's signature")
+        raise _refused(name, "it is not a function", "name a function with TRL's signature")
     takes = inspect.signature(function).parameters.values()
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in takes):
         cause = "it does not take **kwargs, and TRL hands a reward every column of the data set"

@@ -208,7 +208,7 @@ def json_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f'{text[:100]!r} is no JSON object; needed: one such as {{"key": "value"}}')
+        raise argparse.ArgumentTypeError(f'{text[:100]!r} is not a JSON object; needed: one such as {{"key": "value"}}')
     return value
 
 

@@ -55,7 +55,7 @@ def warning(share: float, training: GRPOConfig) -> str:
     done = "count nothing in the loss" if is_zeroed else "have their weight truncated"
     fix = "set vllm_importance_sampling_mode: token_truncate and vllm_importance_sampling_clip_max: 2.0"
     if mode == "token_truncate":
-        fix = "see that vllm_server.log has no errors and that the server computes in the trainer's number format"
+        fix = "check that vllm_server.log has no errors and that the server computes in the trainer's number format"
     return (
         f"{share:.0%} of the {of_what} of this step {done}: vLLM and the trainer disagree about their probability "
         f"(vllm_importance_sampling_mode: {mode}, bound {bound}). Fix: {fix}"

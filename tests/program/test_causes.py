@@ -41,8 +41,8 @@ def wrapped(inner: BaseException, outer: BaseException) -> BaseException:
     [
         (lambda: torch.empty(2**50), "this machine's memory is used up"),
         (lambda: bytearray(2**62), "this machine's memory is used up"),
-        (sample_nan, "no finite numbers"),
-        (lambda: json.dumps(float("nan"), allow_nan=False), "no finite numbers"),
+        (sample_nan, "not finite numbers"),
+        (lambda: json.dumps(float("nan"), allow_nan=False), "not finite numbers"),
         (lambda: httpx.get("http://127.0.0.1:1"), "the network can't be reached"),
         (lambda: requests.get("http://127.0.0.1:1"), "the network can't be reached"),
         (lambda: httpx.Client(proxy="socks5://127.0.0.1:1"), "SOCKS proxy"),

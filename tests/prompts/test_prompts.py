@@ -268,4 +268,4 @@ def test_a_prompt_that_is_not_the_one_of_the_record_is_found() -> None:
     tokens = find_prompt_change(made, made | {"example_tokens": "0"})
     assert tokens is not None and "same text, other tokens" in tokens.cause
     text = find_prompt_change(made, made | {"example": "Before: " + made["example"]})
-    assert text is not None and "where they part: 'Before" in text.cause
+    assert text is not None and "where they differ: 'Before" in text.cause

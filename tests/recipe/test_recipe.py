@@ -141,9 +141,9 @@ def test_the_defaults_are_those_of_trl() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rat: 1", "learning_rat (in line 3 of FILE) is no key: did you mean learning_rate?"),
+        ("learning_rat: 1", "learning_rat (in line 3 of FILE) is not a key: did you mean learning_rate?"),
         ("learning-rate: 1", "did you mean learning_rate?"),
-        ("torch_dtype: x\nno_cuda: true", "no_cuda (in line 4 of FILE) is no key: it is called use_cpu now"),
+        ("torch_dtype: x\nno_cuda: true", "no_cuda (in line 4 of FILE) is not a key: it is called use_cpu now"),
         ("warmup_ratio: 0.1", "write warmup_steps with the same number"),
         ("env: {HF_TOKEN: x}", "a recipe sets no environment variables: export them in the shell"),
         ("zzz: 1", "--help shows"),
@@ -164,13 +164,13 @@ def test_the_defaults_are_those_of_trl() -> None:
         ("dtype: bf16", "did you mean bfloat16?"),
         ("optim: adamw_8bits", "did you mean adamw_8bit?"),
         ("eval_strategy: off", "needed: one of no, steps, epoch"),
-        ("seed: 1: 2", "FILE is no valid YAML: line 3, column 8: mapping values are not allowed here"),
+        ("seed: 1: 2", "FILE is not valid YAML: line 3, column 8: mapping values are not allowed here"),
         ("\tseed: 1", "line 3, column 1: found character '\\t'"),
-        ("seed: [", "FILE is no valid YAML: line 4, column 1"),
+        ("seed: [", "FILE is not valid YAML: line 4, column 1"),
         ("a: &a [*a]", "nested too deeply"),
         ("seed: *nothing", "found undefined alias"),
-        ("generation_kwargs: {a: !!python/object:os.system x}", "FILE is no valid YAML: line 3"),
-        ("seed: 1\nseed: 2", "seed occurs twice in FILE, in lines 3 and 4: leave one"),
+        ("generation_kwargs: {a: !!python/object:os.system x}", "FILE is not valid YAML: line 3"),
+        ("seed: 1\nseed: 2", "seed occurs twice in FILE, in lines 3 and 4: keep one"),
         ("? [a]\n: b", "a key is one word"),
         ("load_in_4bit: true\nload_in_8bit: true", "8 bit and 4 bit"),
         ("resume_from_checkpoint: true\noutput_dir: /nowhere", "/nowhere has no complete checkpoint"),
@@ -185,12 +185,12 @@ def test_a_bad_line_is_refused_in_one_line(text: str, message: str, recipe: Path
     [
         (b"", "FILE is empty"),
         (b"# a comment\n", "FILE is empty"),
-        (b"- a\n- b\n", "FILE is no recipe"),
-        (b"hello", "FILE is no recipe"),
-        ("seed: \u00e9".encode("latin-1"), "FILE is no text in UTF-8 (byte 6)"),
-        ("seed: 1".encode("utf-16"), "FILE is no text in UTF-8"),
-        (b"seed: 1\nx: \0", "FILE is no valid YAML: line 2 has a character"),
-        (b"a: b\n---\nc: d\n", "FILE is no valid YAML: line 2"),
+        (b"- a\n- b\n", "FILE is not a recipe"),
+        (b"hello", "FILE is not a recipe"),
+        ("seed: \u00e9".encode("latin-1"), "FILE is not UTF-8 text (byte 6)"),
+        ("seed: 1".encode("utf-16"), "FILE is not UTF-8 text"),
+        (b"seed: 1\nx: \0", "FILE is not valid YAML: line 2 has a character"),
+        (b"a: b\n---\nc: d\n", "FILE is not valid YAML: line 2"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_in_one_line(text: bytes, message: str, recipe: Path) -> None:
@@ -216,9 +216,9 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(text: bytes, message: s
         (["--config", TINY, "-seed", "1"], "-seed has one dash: write --seed"),
         (["--config", TINY, "--seed"], "seed has no value on the command line"),
         (["--config", TINY, "--seed", "1", "2"], "seed is '1 2'; needed: a whole number"),
-        (["--config", TINY, "--no_seed"], "no_seed (on the command line) is no key"),
+        (["--config", TINY, "--no_seed"], "no_seed (on the command line) is not a key"),
         (["--config", TINY, "--"], "'--' names no key"),
-        (["--config", TINY, "--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint='nowhere' is no folder"),
+        (["--config", TINY, "--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint='nowhere' is not a folder"),
     ],
 )
 def test_a_bad_command_line_is_refused_in_one_line(
@@ -236,7 +236,7 @@ def test_no_key_is_taken_unfinished(key: str) -> None:
     """Whatever it is short for."""
     for short in (key[:-1], key + "s"):
         if short not in KEYS:
-            with pytest.raises(RecipeError, match="is no key"):
+            with pytest.raises(RecipeError, match="is not a key"):
                 read_values([f"--{short}", "1"])
 
 

@@ -136,10 +136,10 @@ def test_indices_of_an_array(words: str, recipes: int, indices: tuple[int, ...])
         ("--array=42-44", 2, "for several seeds, name one recipe"),
         ("--array=0-4000000", 2, "for several seeds, name one recipe"),
         ("--array=1-2:5,7", 3, "has the index 7"),
-        ("--array=x", 1, "is no list of indices"),
-        ("--array=", 1, "is no list of indices"),
-        ("--array=3-1", 1, "is no list of indices"),
-        ("--array=0-3:0", 1, "is no list of indices"),
+        ("--array=x", 1, "is not a list of indices"),
+        ("--array=", 1, "is not a list of indices"),
+        ("--array=3-1", 1, "is not a list of indices"),
+        ("--array=0-3:0", 1, "is not a list of indices"),
     ],
 )
 def test_indices_that_fit_nothing_are_refused(words: str, recipes: int, message: str) -> None:

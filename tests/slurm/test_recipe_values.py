@@ -104,10 +104,10 @@ def test_the_home_folder_is_where_the_trainer_has_it(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "is no valid YAML"),
-        ("- a", "is no recipe"),
+        ("a: [1", "is not valid YAML"),
+        ("- a", "is not a recipe"),
         ("", "is empty"),
-        ("\0", "is no valid YAML"),
+        ("\0", "is not valid YAML"),
         ("output_dir:", "output_dir has no value in line 1"),
         ("output_dir: [a, b]", "needed: text"),
         ("output_dir: ''", "name one, such as runs/mine"),

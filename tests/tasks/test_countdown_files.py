@@ -75,9 +75,9 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "list.jsonl": ("[1, 2, 3]", "row 0"),
     "label.jsonl": (f'{ROW}\n{{"nums": [1], "target": 1, "difficulty": [2]}}', "row 1, column 'difficulty'"),
     "surrogate.jsonl": ('{"nums": [1], "target": 1, "difficulty": "\\ud800"}', "column 'difficulty'"),
-    "empty.parquet": (b"", "no whole Parquet file"),
-    "page.parquet": (b"<html>not found</html>", "no whole Parquet file"),
-    "pointer.parquet": (b"version https://git-lfs.github.com/spec/v1\n", "no whole Parquet file"),
+    "empty.parquet": (b"", "not a complete Parquet file"),
+    "page.parquet": (b"<html>not found</html>", "not a complete Parquet file"),
+    "pointer.parquet": (b"version https://git-lfs.github.com/spec/v1\n", "not a complete Parquet file"),
 }
 
 
@@ -116,7 +116,7 @@ def test_a_parquet_file_that_was_cut_off_or_has_other_types(tmp_path: Path) -> N
     pq.write_table(pa.table({"nums": [[1, 2, 3]], "target": [6]}), file)
     assert load_countdown(str(file))[0] == PUZZLE
     write(file, file.read_bytes()[:-100])
-    refusal(file, "no whole Parquet file")
+    refusal(file, "not a complete Parquet file")
     pq.write_table(pa.table({"nums": [[1.0, 2.0]], "target": [3.0]}), file)
     refusal(file, "row 0, column 'nums'")
 
@@ -137,7 +137,7 @@ def lose_data(folder: Path) -> None:
 def test_a_damaged_folder_of_save_to_disk(damage: Callable[[Path], None], tmp_path: Path) -> None:
     Dataset.from_list([PUZZLE] * 3).save_to_disk(tmp_path / "saved")
     damage(tmp_path / "saved")
-    refusal(tmp_path / "saved", "no complete folder of save_to_disk")
+    refusal(tmp_path / "saved", "not a complete folder of save_to_disk")
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def format_reward_func(completions: list[str], **kwargs: Any) -> list[float]:
         ("chess", "needed: countdown"),
         ("no_such_module:Task", "No module named 'no_such_module'"),
         (f"{__name__}:Missing", f"{__name__} has no Missing"),
-        (f"{__name__}:ROOT", "it is no such class"),
+        (f"{__name__}:ROOT", "it is not such a class"),
         (f"{__name__}:Unfinished", "it does not define in_format, judge"),
         (f"{__name__}:Refusing", "no such level: 9"),
         (":", "package.module:NAME"),
@@ -195,11 +195,11 @@ def test_a_task_that_there_is_not_is_said_in_words(name: str, told: str) -> None
     ("names", "told"),
     [
         (["format", "equatoin"], "did you mean equation?"),
-        (["format", "format"], "format is there twice"),
+        (["format", "format"], "format occurs twice"),
         ([], "it names no reward"),
         (["no_such_module.reward"], "No module named 'no_such_module'"),
         ([f"{__name__}.missing"], "has no missing"),
-        ([f"{__name__}.ROOT"], "it is no function"),
+        ([f"{__name__}.ROOT"], "it is not a function"),
         ([f"{__name__}.no_kwargs"], "it does not take **kwargs"),
         (["format", f"{__name__}.format_reward_func"], "several functions are called format_reward_func"),
     ],
@@ -263,5 +263,5 @@ def test_a_row_for_ask_has_every_column() -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "3", '"x"', "{", "", "[" * 100_000])
 def test_what_is_no_json_object_is_said_in_words(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is no JSON object"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a JSON object"):
         json_object(text)

@@ -56,7 +56,7 @@ def read_saved(folder: Path, split: str) -> Dataset:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PuzzleError(
-            f"{folder} is no complete folder of save_to_disk ({reason}). Fix: copy or save it again"
+            f"{folder} is not a complete folder of save_to_disk ({reason}). Fix: copy or save it again"
         ) from error
     if not isinstance(loaded, DatasetDict):
         return loaded
@@ -70,7 +70,9 @@ def _read_parquet(file: Path) -> list[Any]:
         rows: list[Any] = pq.read_table(file).to_pylist()
     except (pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise PuzzleError(f"{file} is no whole Parquet file ({reason}). Fix: download or write it again") from error
+        raise PuzzleError(
+            f"{file} is not a complete Parquet file ({reason}). Fix: download or write it again"
+        ) from error
     return rows
 
 
@@ -126,7 +128,7 @@ def _read_csv(file: Path) -> list[Any]:
         raise PuzzleError(f"{file} is not CSV: {error}. Fix: correct its quotes") from error
     header = [name.strip() for name in lines[0]] if lines else []
     if len(set(header)) < len(header):
-        raise PuzzleError(f"{file}: a column is there twice, in {header}. Fix: remove one")
+        raise PuzzleError(f"{file}: a column occurs twice, in {header}. Fix: remove one")
     for index, line in enumerate(lines[1:]):
         if len(line) > len(header):
             raise PuzzleError(

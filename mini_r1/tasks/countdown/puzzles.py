@@ -200,7 +200,7 @@ def get_world(name: str) -> World:
         PuzzleError: naming the worlds there are.
     """
     if name not in WORLDS:
-        raise PuzzleError(f"no world {name!r}: choose from {', '.join(WORLDS)}")
+        raise PuzzleError(f"there is no world {name!r}: choose from {', '.join(WORLDS)}")
     return WORLDS[name]
 
 

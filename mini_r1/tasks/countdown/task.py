@@ -59,7 +59,7 @@ class Countdown(Task):
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         if self.config:
-            raise ValueError(f"Countdown has no settings, and {', '.join(map(str, self.config))} is given")
+            raise ValueError(f"Countdown has no settings, but {', '.join(map(str, self.config))} is given")
 
     def load(self, source: Source) -> Dataset:
         """Rows with nums, target and, where the source has it, difficulty: see `load_countdown`."""
