@@ -30,7 +30,7 @@ GPUs of each node    --gpus-per-node=8
 Several seeds        --array=42-44 with one recipe: the index is the seed; results in OUTPUT_DIR/seed-42 ...
 Several recipes      --array=0-1 with two recipes: the index picks one; results in OUTPUT_DIR/0-NAME ...
 
-Logs lie in OUTPUT_DIR/logs. 120 seconds before its time limit, or when it is pre-empted, a job saves a checkpoint and
+Logs are in OUTPUT_DIR/logs. 120 seconds before its time limit, or when it is pre-empted, a job saves a checkpoint and
 queues itself again, and then resumes from there. See slurm/README.md.
 """
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")

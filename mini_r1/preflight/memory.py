@@ -44,7 +44,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What of a recipe decides over memory.
+    """The parts of a recipe that determine memory.
 
     Attributes:
         micro_batch: completions that a GPU computes at a time.
@@ -86,7 +86,7 @@ class Step:
 
 
 def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
-    """What of a recipe decides over memory."""
+    """The parts of a recipe that determine memory."""
     bits = bool(model.load_in_4bit or model.load_in_8bit)
     linear = (NF4_NESTED if model.use_bnb_nested_quant else NF4) if model.load_in_4bit else INT8
     mixed = bool(training.fp16 or training.bf16 in (True, None))

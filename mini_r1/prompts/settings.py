@@ -33,7 +33,7 @@ class PromptError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What decides over the text of a prompt beside the task and the tokenizer; one for a complete run.
+    """What decides a prompt's text besides the task and the tokenizer; one for a complete run.
 
     Attributes:
         template_kwargs: variables for the chat template, the recipe's `chat_template_kwargs`.

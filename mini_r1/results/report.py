@@ -315,7 +315,7 @@ def reason_rows(results: Sequence[Result], task: Task | None) -> list[Record]:
 def sample_rows(results: Sequence[Result], task: Task | None) -> list[Record]:
     """The problems that all models have completions for, with a completion of each; in the base's order, not picked.
 
-    The n-th completion of one model is put beside the n-th of the other.
+    The n-th completion of one model is put next to the n-th of the other.
     """
     keyed = [_by_problem(result.samples) for result in results]
     shared = [key for key in (keyed[0] if keyed else {}) if all(key in samples for samples in keyed)]

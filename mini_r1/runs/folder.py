@@ -197,7 +197,7 @@ def _compare(output: Path, folder: Path, what: str, record: RunRecord) -> tuple[
     """The harmless changes since a run began, and its record.
 
     Raises:
-        ProblemError: for a change that decides over the result.
+        ProblemError: for a change that decides the result.
     """
     known = find_record(folder)
     if known is None or not known.settings:

@@ -97,13 +97,13 @@ PATHS = frozenset({"model_name_or_path", "tokenizer_name_or_path", "dataset_id_o
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that decides over a run's result, as it is written to run.json and to a checkpoint.
+    """Everything that decides a run's result, as it is written to run.json and to a checkpoint.
 
     Attributes:
         settings: every key of the recipe with its value, defaults included, as it was written.
         data: `DataSettings` with sizes and digests of both sides (`mini_r1.runs.holdout.Sides.record`).
         rewards: the names of the rewards, in order.
-        prompt: what the prompts rest on beside the keys, such as a date that is fixed for the run.
+        prompt: what the prompts depend on besides the keys, such as a date that is fixed for the run.
         lineage: the records of the data that the base had been trained on before, as far as they are known.
         base: a digest of the base's weights, where they are in a folder (`mini_r1.policy.weights.sample_digest`).
     """
@@ -192,7 +192,7 @@ def changes(old: RunRecord, new: RunRecord) -> tuple[list[Change], list[Change]]
     A key that only one of the two records has (another version of a package wrote it) is not compared.
 
     Returns:
-        the changes that would decide over the result, and those that only take effect from here on.
+        the changes that would decide the result, and those that only take effect from here on.
     """
     found = [
         Change(key, old.settings[key], new.settings[key])

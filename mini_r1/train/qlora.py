@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-OUTPUT_LAYER = "lm_head"  # stays in 16 bits: it decides over each token, and often is the embedding too
+OUTPUT_LAYER = "lm_head"  # stays in 16 bits: it decides each token, and often is the embedding too
 
 
 class QLoraError(ValueError):

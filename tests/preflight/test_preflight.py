@@ -379,7 +379,7 @@ def test_truncated_weights_and_an_adapter_are_refused_in_words(tmp_path: Path) -
     (model / WEIGHTS).write_bytes((TINY_BASE / WEIGHTS).read_bytes()[:-100])
     assert "missing: the end of model.safetensors" in str(check(model_name_or_path=model).problems[0])
     (model / CONFIG).rename(model / "adapter_config.json")
-    assert "it holds an adapter alone" in str(check(model_name_or_path=model).problems[0])
+    assert "it holds only an adapter" in str(check(model_name_or_path=model).problems[0])
 
 
 PACKAGES = [

@@ -143,7 +143,7 @@ class Countdown(Task):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """--numbers and --target."""
-        parser.add_argument("--numbers", type=int, nargs="+", required=True, help="each is to be used exactly once")
+        parser.add_argument("--numbers", type=int, nargs="+", required=True, help="use each exactly once")
         parser.add_argument("--target", type=int, required=True, help="what the equation is to equal")
 
     def read_arguments(self, arguments: argparse.Namespace) -> Row:
