@@ -61,7 +61,8 @@ def _map() -> Iterator[str]:
     """Every module of the library, one line each, by room."""
     yield "# The modules of Mini-R1\n"
     yield "The rooms are in the order in which they build on each other. A room imports only from those above it, and"
-    yield "`preflight` does not import from `train`. Each line is the first one of a docstring; `make pages` writes this page."
+    yield "`preflight` does not import from `train`. Each line is the first one of a docstring."
+    yield "`make pages` writes this page."
     for room in ROOMS:
         yield f"\n## {room}\n\n{summary(PACKAGE / room / '__init__.py')}\n"
         for path in sorted((PACKAGE / room).rglob("*.py")):
@@ -74,7 +75,7 @@ def _map() -> Iterator[str]:
 def _keys() -> Iterator[str]:
     """Every key of a recipe that is Mini-R1's own, by group."""
     yield "# Mini-R1's own recipe keys\n"
-    yield "Each key is a line of a recipe, or a flag: `--max_samples 1000`. All other keys are TRL's"
+    yield "Each key is a line of a recipe, or a flag: `--max_samples 1000`. All other keys are those of TRL's"
     yield "[GRPOConfig](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig) and"
     yield "[ModelConfig](https://huggingface.co/docs/trl/script_utils#trl.ModelConfig), which `--help-all` lists too."
     yield "A list is written `[a, b]`, or `--key a b` as a flag; `null` means not set."
