@@ -77,7 +77,7 @@ def find_prompt_change(made: Mapping[str, Any], began: Mapping[str, Any]) -> Pro
     shown = f"{old[at : at + 40]!r} -> {new[at : at + 40]!r}" if old != new else "same text, other tokens"
     cause = f"it is not the one that this run began with (old -> new, where they differ: {shown})"
     fix = "put the old chat template and tokenizer back, or set another output_dir for a new run"
-    return Problem("the prompt", "another one now", "the prompt that the run began with", fix, cause)
+    return Problem("the prompt", "a different one now", "the prompt that the run began with", fix, cause)
 
 
 def build_prompts(

@@ -202,7 +202,7 @@ def test_a_changed_key_of_the_prompt_is_refused_on_resume(base_model: Path, tmp_
             train(run, *more, *keys)
     before = own.read_text(encoding="utf-8")
     own.write_text("Hello! " + before, encoding="utf-8")
-    with pytest.raises(UserError, match="the prompt is another one now"):
+    with pytest.raises(UserError, match="the prompt is a different one now"):
         train(run, *more, "--chat_template", str(own))
     own.write_text(before, encoding="utf-8")
     assert train(run, *more, "--chat_template", str(own)) == 0

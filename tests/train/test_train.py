@@ -225,7 +225,7 @@ def test_a_base_that_was_changed_under_a_run_is_noticed(
     assert check_run(*recipe, {}).problems == []
     template, weights = base / "chat_template.jinja", base / "model.safetensors"
     for file, content, words in (
-        (template, b"Hello! " + template.read_bytes(), "the prompt is another one now"),
+        (template, b"Hello! " + template.read_bytes(), "the prompt is a different one now"),
         (weights, weights.read_bytes()[:-4] + b"1234", "the weights in" if adapter else ""),
     ):
         before = file.read_bytes()
