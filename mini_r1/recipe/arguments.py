@@ -80,6 +80,11 @@ class ScriptArguments:
         "Number of parts, sorted by completion length, in which a batch's log-probabilities are computed. More parts"
         " save padding; the loss is the same",
     )
+    skip_zero_advantage: bool = _training(
+        False,
+        "Leave completions with an advantage of 0 (those of a group with equal rewards) out of forward and backward."
+        " The gradient is the same; the logged entropy is that of the other completions",
+    )
     vllm_gpus: str | list[str] | None = _generation(
         None, "GPUs of the generation server, such as 3 or 2,3. Default: the last visible one"
     )

@@ -18,9 +18,10 @@ METRICS = ("reward", SOLVED, FORMAT)  # whatever the task and its rewards
 ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # schedules that follow a metric
 
 
-def find_contradictions(training: GRPOConfig, model: ModelConfig) -> list[Problem]:
+def find_contradictions(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> list[Problem]:
     """What can't be done as it is written."""
-    found = (_check_precision(training, model), _check_losses(training, model), *_check_best(training))
+    skipping = _check_skipping(training) if script.skip_zero_advantage else None
+    found = (_check_precision(training, model), _check_losses(training, model), skipping, *_check_best(training))
     return [problem for problem in found if problem]
 
 
@@ -68,6 +69,23 @@ def _check_losses(training: GRPOConfig, model: ModelConfig) -> Problem | None:
     if training.entropy_coef_min > training.entropy_coef_max:
         allowed = f"at most entropy_coef_max = {training.entropy_coef_max}"
         return Problem("entropy_coef_min", training.entropy_coef_min, allowed, "swap the two")
+    return None
+
+
+def _check_skipping(training: GRPOConfig) -> Problem | None:
+    """What would need the log-probabilities of the completions that skip_zero_advantage leaves out."""
+    needs = {
+        "beta": (training.beta, 0.0),
+        "entropy_coef": (training.entropy_coef, 0.0),
+        "use_adaptive_entropy": (training.use_adaptive_entropy, False),
+        "top_entropy_quantile": (training.top_entropy_quantile, 1.0),
+        "use_liger_kernel": (training.use_liger_kernel, False),
+    }
+    for name, (value, allowed) in needs.items():
+        if value != allowed:
+            cause = f"{name} is {shown(value)}, which takes every completion"
+            fix = f"set {name}: {shown(allowed)}, or skip_zero_advantage: false"
+            return Problem("skip_zero_advantage", "true", f"{name}: {shown(allowed)} with it", fix, cause)
     return None
 
 

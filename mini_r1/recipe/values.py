@@ -28,7 +28,7 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
     held = {**vars(script), **vars(training), **vars(model)}
     values = {key: held[name] for name, key in _KEYS.items() if name in RANGES and held[name] is not None}
     problems = [_problem(key, value) for key, value in values.items() if not RANGES[key.name].holds(value)]
-    return problems + find_contradictions(training, model) + check_generation_kwargs(training)
+    return problems + find_contradictions(script, training, model) + check_generation_kwargs(training)
 
 
 def check_rewards(script: ScriptArguments, training: GRPOConfig) -> list[Problem]:

@@ -55,15 +55,18 @@ class R1Trainer(GRPOTrainer):
 
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
+        skip_zero_advantage: whether the loss leaves out completions that have an advantage of 0.
         stop_on_request, stop_if_not_finite: what ends a run in order; set by `watch`.
         resumes: the checkpoint that training continues from; set by `train_from`.
     """
 
     length_buckets = 1
+    skip_zero_advantage = False
     stop_on_request: StopOnRequest | None = None
     stop_if_not_finite: StopIfNotFinite | None = None
     resumes: Checkpoint | None = None
     _has_warned_of_weights = False
+    _learned: Tensor | None = None  # (batch,), while a loss is computed: which completions add to its gradient
     args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; GRPOTrainer always has one
 
@@ -72,8 +75,11 @@ class R1Trainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """As in TRL: (batch, logits_to_keep) log-probabilities, entropies, and an auxiliary loss, here always None."""
         # A completion's own mask ends with its end token, so its sum is its length.
-        lengths = attention_mask[:, -logits_to_keep:].sum(dim=1)
+        mask = attention_mask[:, -logits_to_keep:]
+        lengths = mask.sum(dim=1)
         order = lengths.argsort(descending=True)
+        if self._learned is not None:
+            order = rows_to_compute(order, self._learned, at_least=self.length_buckets)
         logps, entropies = [], []
         for part in order.tensor_split(self.length_buckets):
             if not len(part):
@@ -87,8 +93,21 @@ class R1Trainer(GRPOTrainer):
             logps.append(pad(part_logps, (0, surplus)))
             if part_entropies is not None:
                 entropies.append(pad(part_entropies, (0, surplus)))
-        back = order.argsort()
-        return torch.cat(logps)[back], torch.cat(entropies)[back] if entropies else None, None
+        return (
+            _in_batch(torch.cat(logps), order, mask),
+            _in_batch(torch.cat(entropies), order, mask) if entropies else None,
+            None,
+        )
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        """As in TRL; the recipe may leave out completions with advantage 0, which add nothing to the gradient."""
+        if self.skip_zero_advantage and self.model.training:
+            self._learned = inputs["advantages"] != 0
+        try:
+            loss: Tensor = super()._compute_loss(model, inputs)
+        finally:
+            self._learned = None
+        return loss
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """As in TRL; also logs the share of vLLM's samples that is zeroed or truncated, and warns once if high."""
@@ -199,6 +218,36 @@ class R1Trainer(GRPOTrainer):
         """Nothing: TRL would write a card of its own at each save, before ours (`mini_r1.results.card`)."""
 
 
+def rows_to_compute(order: Tensor, learned: Tensor, at_least: int) -> Tensor:
+    """Those rows of `order`, in that order, that are learned from; filled up with the last others to `at_least` rows.
+
+    So every process calls the model equally often, which ZeRO-3 and DDP need, also where all its advantages are 0.
+
+    >>> rows_to_compute(torch.tensor([2, 0, 1, 3]), torch.tensor([False, True, False, False]), at_least=2)
+    tensor([1, 3])
+    """
+    keep = learned[order]
+    others = (~keep).nonzero().flatten()
+    missing_rows = max(0, at_least - int(keep.sum()))
+    keep[others[len(others) - min(missing_rows, len(others)) :]] = True
+    return order[keep]
+
+
+def _in_batch(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """Values of some rows in the place of these rows in the batch; the other rows get the mean of the values.
+
+    Args:
+        values: (rows, length).
+        rows: (rows,), indices into the batch.
+        mask: (batch, length), 1 for tokens that count.
+    """
+    if len(rows) == len(mask):
+        return values[rows.argsort()]
+    counted = mask[rows]
+    mean = (values.detach() * counted).sum() / counted.sum().clamp(min=1)  # so that the logged mean is of what is known
+    return mean.to(values.dtype).expand(mask.shape).index_copy(0, rows, values)
+
+
 def build_trainer(
     script: ScriptArguments,
     training: GRPOConfig,
@@ -239,6 +288,7 @@ def build_trainer(
 
         prepare_for_training(trainer.model)
     trainer.length_buckets = script.length_buckets
+    trainer.skip_zero_advantage = script.skip_zero_advantage
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         trainer.generate_with(custom_generate=decode_without_ended)
     trainer.remove_callback(ProgressCallback)

@@ -1,4 +1,4 @@
-"""Resume and faults over two real processes: a resumed run equals an unbroken one, and nothing is lost or left over."""
+"""Two real processes: their gradient, resume and faults. A resumed run equals an unbroken one, and nothing is lost or left over."""
 
 import os
 import re
@@ -91,6 +91,20 @@ def test_a_resumed_run_of_two_processes_equals_an_unbroken_one(
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_skipped_completions_change_no_gradient_over_two_processes(
+    name: str, unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]
+) -> None:
+    """The first step's loss and gradient, where each process has its own number of completions to learn from."""
+    skipping = [*HALF, "--skip_zero_advantage", "true", "--max_steps", "1"]
+    status, output = finish(launch(LAUNCHES[name], small_arguments, tmp_path, *skipping))
+    assert status == 0, output
+    equal = points(read_log(tmp_path / "trainer_state.json"), "frac_reward_zero_std")[1]
+    assert 0 < equal < 1  # there was something to skip, and something to learn from
+    for metric in ("loss", "grad_norm", "completions/mean_length"):
+        assert curves(tmp_path)[metric][1] == pytest.approx(curves(unbroken[name])[metric][1], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize(("written", "launcher"), [("zero3", PYTHON), ("ddp", ZERO3_LAUNCH)])

@@ -80,9 +80,76 @@ def test_no_more_columns_are_computed_than_the_longest_completion_needs(
     assert seen == widths
 
 
+LOSSES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"]
+ADVANTAGES = {
+    "some": [0.0, 1.0, 0.0, -0.5, 0.0, 0.0, 2.0, 0.0, -1.0],
+    "one": [0.0, 0.0, 0.0, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0],
+    "none": [0.0] * 9,
+}
+
+
+def learn(trainer: R1Trainer, batch: dict[str, Any], advantages: list[float], skip: bool | None) -> dict[str, Any]:
+    """Loss, gradients and rows computed of one batch: by TRL (`skip` is None), or by ours with or without skipping."""
+    model: Any = trainer.model.train().double()  # float32 rounds batches of other shapes differently, by 1e-5
+    model.zero_grad()
+    rows: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    trainer.current_gradient_accumulation_steps, trainer.length_buckets = 1, 1 if skip is None else 2
+    trainer.skip_zero_advantage = bool(skip)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    inputs = {
+        "prompt_ids": ids[:, :PROMPT],
+        "prompt_mask": mask[:, :PROMPT],
+        "completion_ids": ids[:, PROMPT:],
+        "completion_mask": mask[:, PROMPT:],
+        "advantages": torch.tensor(advantages),
+        "num_items_in_batch": mask[:, PROMPT:].sum(),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        if skip is None:
+            name = "_get_per_token_logps_and_entropies"
+            patch.setattr(R1Trainer, name, getattr(GRPOTrainer, name))
+        loss = trainer._compute_loss(model, inputs)
+    loss.backward()
+    hook.remove()
+    trainer.skip_zero_advantage = False
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.float()
+    entropy = trainer._metrics["train"]["entropy"][-1]
+    return {"loss": loss.item(), "gradients": gradients, "rows": rows, "entropy": entropy}
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("kind", ADVANTAGES)
+def test_skipping_leaves_the_gradient_as_it_is(
+    trainer: R1Trainer, batch: dict[str, Any], loss_type: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    monkeypatch.setattr(trainer, "epsilon_high", 5.0)  # CISPO's is a bound of its own
+    advantages = ADVANTAGES[kind]
+    theirs, ours = (learn(trainer, batch, advantages, skip) for skip in (None, True))
+    assert theirs["rows"] == [9] and sum(ours["rows"]) == max(2, sum(a != 0 for a in advantages))
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+    assert ours["gradients"].keys() == theirs["gradients"].keys()
+    for name, gradient in theirs["gradients"].items():
+        error = (ours["gradients"][name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert error < 1e-7, (name, error)
+
+
+def test_without_skipping_all_completions_are_computed(trainer: R1Trainer, batch: dict[str, Any]) -> None:
+    every = learn(trainer, batch, ADVANTAGES["some"], skip=False)
+    assert sum(every["rows"]) == 9
+    ones = learn(trainer, batch, [1.0] * 9, skip=True)
+    assert sum(ones["rows"]) == 9 and ones["entropy"] == pytest.approx(every["entropy"], rel=1e-6)
+
+
 # Each private name of `mini_r1.train.trainer`, with the text by which TRL or transformers calls or uses it.
 PRIVATE = {
     "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
+    "_compute_loss": (GRPOTrainer, "self._compute_loss("),
     "_generate_and_score_completions": (GRPOTrainer, "self._generate_and_score_completions("),
     "_metrics": (GRPOTrainer, "self._metrics[mode]"),
     "_step": (GRPOTrainer, "self._step % generate_every == 0"),
