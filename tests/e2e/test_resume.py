@@ -1,4 +1,4 @@
-"""Two real processes: their gradient, resume and faults. A resumed run equals an unbroken one, and nothing is lost or left over."""
+"""Two real processes: their gradient, resume and faults. A resumed run equals an unbroken one; nothing is lost."""
 
 import os
 import re
