@@ -27,7 +27,7 @@ report: .venv/.installed ## write the report of RUN again
 # Tests run side by side, each process with one thread; a few slow ones have the machine to themselves.
 SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev lint ## all checks: style, types, every test (an hour on 2 cores)
+test: .venv/.installed-dev lint ## all checks: style, types, every test (45 minutes on 2 cores)
 	$(SIDE_BY_SIDE) -m "not alone"
 	$(BIN)/python -m pytest -m alone
 

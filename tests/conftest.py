@@ -33,6 +33,8 @@ SMALL = {
     "num_generations": 4,
     "max_completion_length": 64,
 }
+# Also where the tests themselves run under `nohup`: a run that has inherited that stays when its terminal closes.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 Train = Callable[..., int]
 Main = Callable[[list[str]], int]
 

@@ -146,6 +146,10 @@ TABLE: dict[str, How] = {
     "python benchmarks/padding.py --model runs/aha-seed42": How(
         "shortened", "one batch", more="--rounds 1", instead={"runs/aha-seed42": "runs/mine"}, first=TRAIN
     ),
+    "python benchmarks/step.py --model runs/aha-seed42": How(
+        "not run",
+        "TRL's own steps take minutes on one thread; tests/repository/test_step_benchmark.py takes small ones",
+    ),
     "python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": How(
         "shortened", "one run", instead={"runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": "runs/mine"}, first=EVALUATE
     ),

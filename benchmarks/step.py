@@ -1,0 +1,242 @@
+"""Where the seconds of a GRPO step go: stock TRL and Mini-R1, same recipe, model and prompts, both on transformers.
+
+    python benchmarks/step.py --model runs/aha-seed42    # 6 minutes; rewrites benchmarks/results/step.md
+
+Each variant is a process of its own, so that its peak memory is its own. They take turns, a step each, so that a busy
+minute of the machine slows all of them. The learning rate is 0: every step is one of the same policy.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+
+from mini_r1.program.failures import in_words
+
+with in_words():
+    import torch
+    from trl import GRPOTrainer
+
+    from mini_r1.machine.hardware import hardware
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.recipe.read import parse_recipe
+    from mini_r1.train.samples import SampleRecorder
+    from mini_r1.train.trainer import build_trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
+PHASES = ("generation", "scoring", "log-probabilities", "forward", "backward", "optimizer", "other")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to take the step: by whose trainer, and what its recipe has that the others' have not."""
+
+    name: str
+    ours: bool
+    changes: dict[str, str] = field(default_factory=dict)
+
+
+VARIANTS = (
+    Variant("TRL", ours=False),
+    Variant(
+        "TRL, 4 micro-batches",
+        ours=False,
+        changes={"per_device_train_batch_size": "32", "gradient_accumulation_steps": "4"},
+    ),
+    Variant("Mini-R1", ours=True),
+    Variant("Mini-R1, skip_zero_advantage", ours=True, changes={"skip_zero_advantage": "true"}),
+)
+
+
+class Stepper:
+    """Takes steps of one variant and says how long each phase took."""
+
+    def __init__(self, variant: Variant, model: str) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.tokens: Counter[str] = Counter()
+        changes = {"model_name_or_path": model, "learning_rate": "0", "report_to": "none", **variant.changes}
+        words = [word for name, value in changes.items() for word in (f"--{name}", value)]
+        folder = tempfile.mkdtemp(prefix="mini-r1-step-")
+        recipe = parse_recipe(["--config", str(RECIPE), "--output_dir", folder, *words])
+        self.trainer: Any = build_trainer(*recipe, SampleRecorder(Path(folder), per_step=0))
+        if not variant.ours:  # the very same trainer otherwise: data, rewards, arguments
+            self.trainer.__class__ = GRPOTrainer  # type: ignore[assignment]
+            del self.trainer.model.generate  # our decoding, set on the instance
+        self.micro_batches = self.trainer.args.gradient_accumulation_steps
+        self.trainer.current_gradient_accumulation_steps = self.micro_batches
+        self.trainer.create_optimizer()
+        self.batches = iter(self.trainer.get_train_dataloader())
+        self._time("_generate_single_turn", lambda: "generation")
+        self._time("_calculate_rewards", lambda: "scoring")
+        of_loss = torch.is_grad_enabled
+        self._time("_get_per_token_logps_and_entropies", lambda: "forward" if of_loss() else "log-probabilities")
+        self._time("backward", lambda: "backward", owner=self.trainer.accelerator)
+        self.trainer.model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _time(self, name: str, phase: Callable[[], str], owner: Any = None) -> None:
+        owner = owner or self.trainer
+        inner = getattr(owner, name)
+
+        @wraps(inner)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.spent[phase()] += time.perf_counter() - began
+
+        setattr(owner, name, timed)
+
+    def _count(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """Tokens that the loss is computed on, and how many of them are no padding."""
+        if torch.is_grad_enabled():
+            self.tokens["computed"] += kwargs["input_ids"].numel()
+            self.tokens["real"] += int(kwargs["attention_mask"].sum())
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step: seconds by phase and in all, tokens, and the peak memory so far."""
+        self.spent.clear()
+        self.tokens.clear()
+        trainer, began = self.trainer, time.perf_counter()
+        for _ in range(self.micro_batches):
+            trainer.training_step(trainer.model, next(self.batches), None)
+        before = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        ended = time.perf_counter()
+        self.spent["optimizer"] = ended - before
+        self.spent["other"] = ended - began - sum(self.spent.values())
+        mean_length = trainer._metrics["train"]["completions/mean_length"][-1]
+        return {
+            **self.spent,
+            "step": ended - began,
+            "written": mean_length * trainer.args.per_device_train_batch_size * self.micro_batches,
+            **self.tokens,
+            "parameters": trainer.model.num_parameters(),
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+
+def serve(variant: Variant, model: str, connection: Connection) -> None:
+    """In a process of its own: a step for each message, until it is None."""
+    quiet_libraries()
+    stepper = Stepper(variant, model)
+    connection.send(None)
+    while connection.recv():
+        connection.send(stepper.step())
+
+
+def measure(model: str, rounds: int) -> list[list[dict[str, float]]]:
+    """The steps of each variant, taken in turns after a first one that does not count."""
+    context = multiprocessing.get_context("spawn")
+    connections, processes = [], []
+    for variant in VARIANTS:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(variant, model, theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that the end of the process is an end of file here
+        ours.recv()
+        connections.append(ours)
+        processes.append(process)
+    steps: list[list[dict[str, float]]] = [[] for _ in VARIANTS]
+    for number in range(rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        for taken, connection in zip(steps, connections, strict=True):
+            connection.send(True)
+            taken.append(connection.recv())
+    for connection, process in zip(connections, processes, strict=True):
+        connection.send(None)
+        process.join()
+    return [taken[1:] for taken in steps]
+
+
+def machine_bounds() -> tuple[float, float]:
+    """The fastest float32 product of two matrices (1024 x 1024), in FLOP/s, and the fastest copy, in bytes/s."""
+
+    def fastest(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    matrix, memory = torch.randn(1024, 1024), torch.ones(2**26)
+    target = torch.empty_like(memory)
+    return 2 * 1024**3 / fastest(lambda: matrix @ matrix), 2 * 4 * 2**26 / fastest(lambda: target.copy_(memory))
+
+
+def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
+    """Medians of each variant, and how many times as fast as the first it is, by round."""
+
+    def median(value: Callable[[dict[str, float]], float]) -> list[float]:
+        return [statistics.median(map(value, taken)) for taken in steps]
+
+    def seconds(phase: str) -> list[float]:
+        return median(lambda step: step.get(phase, 0.0))
+
+    def share_of_peak(step: dict[str, float]) -> float:
+        return 6 * step["parameters"] * step["real"] / (step["forward"] + step["backward"]) / flops
+
+    def times(taken: list[dict[str, float]]) -> str:
+        ratios = sorted(peer["step"] / mine["step"] for peer, mine in zip(steps[0], taken, strict=True))
+        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+    rows = {
+        **{f"{phase}, s": [f"{m:.2f}" for m in seconds(phase)] for phase in PHASES},
+        "**step, s**": [f"**{m:.2f}**" for m in seconds("step")],
+        "times as fast as TRL": [times(taken) for taken in steps],
+        "tokens written per second": [f"{m:,.0f}" for m in median(lambda step: step["written"] / step["step"])],
+        "padding in the loss": [f"{m:.0%}" for m in median(lambda step: 1 - step["real"] / step["computed"])],
+        "forward and backward, of the matrix peak": [f"{m:.0%}" for m in median(share_of_peak)],
+        "peak memory of the process, MiB": [f"{taken[-1]['peak'] / 2**20:,.0f}" for taken in steps],
+    }
+    lines = [["", *(variant.name for variant in VARIANTS)], ["---"] * (len(VARIANTS) + 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *([name, *cells] for name, cells in rows.items())])
+
+
+def main() -> int:
+    """Measure, and write the results file; return the exit status."""
+    quiet_libraries()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "assets" / "tiny-countdown-base"), help="policy that is trained")
+    parser.add_argument("--rounds", type=int, default=4, help="steps of each variant (default: 4)")
+    args = parser.parse_args()
+    flops, bandwidth = machine_bounds()
+    steps = measure(args.model, args.rounds)
+    text = f"""# The seconds of a GRPO step
+
+A step of the tiny recipe, 16 puzzles x 8 completions of at most 320 tokens, with the policy of the command. Medians of
+{args.rounds} steps each; in brackets the range over the rounds. The policy itself generates, so no weights are sent.
+
+- Repeat with: `python benchmarks/step.py --model {args.model}`
+- Hardware: {hardware()}; torch {torch.__version__}, float32
+- Bounds in the same run: {flops / 1e9:.0f} GFLOP/s for a product of matrices, {bandwidth / 1e9:.1f} GB/s for a copy
+
+{as_table(steps, flops)}
+
+The padding is that of the forward pass. What is left out by `skip_zero_advantage` has no gradient; the two have the
+same one (`tests/train/test_trainer.py`).
+"""
+    (ROOT / "benchmarks" / "results" / "step.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    with in_words():
+        sys.exit(main())
