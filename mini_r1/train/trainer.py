@@ -6,7 +6,7 @@ here. tests/train/test_trainer.py has them in a table, and fails when one of the
 * Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.
   Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are
   sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
-  in less time. benchmarks/results/padding.md has the gain.
+  in less time. benchmarks/results/step.md has the gain.
 * What vLLM wrote: how much of it TRL lets count is logged (`mini_r1.train.sample_weights`).
 * Resume: TRL's order of the data and its generation cycle continue where the checkpoint was (`mini_r1.train.resume`).
 * Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).

@@ -143,9 +143,6 @@ TABLE: dict[str, How] = {
     "python benchmarks/verifier.py": How("real", shows="KiB"),
     "python benchmarks/verifier.py --repeats 500": How("shortened", more="--repeats 20"),
     "python benchmarks/memory_model.py": How("shortened", "the first case", more="--case 0"),
-    "python benchmarks/padding.py --model runs/aha-seed42": How(
-        "shortened", "one batch", more="--rounds 1", instead={"runs/aha-seed42": "runs/mine"}, first=TRAIN
-    ),
     "python benchmarks/step.py --model runs/aha-seed42": How(
         "not run",
         "TRL's own steps take minutes on one thread; tests/repository/test_step_benchmark.py takes small ones",

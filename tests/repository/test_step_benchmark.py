@@ -18,6 +18,7 @@ def test_a_step_is_the_sum_of_its_phases(variant: Any) -> None:
     changes = SHORT | {name: value for name, value in variant.changes.items() if name == "skip_zero_advantage"}
     stepper = STEP["Stepper"](replace(variant, changes=changes), SMALL["model_name_or_path"])
     assert (type(stepper.trainer) is GRPOTrainer) == (not variant.ours)
+    assert ("generate" in vars(stepper.trainer.model)) == variant.ours  # our decoding is set on the instance
     step = stepper.step()
     assert sum(step.get(phase, 0.0) for phase in STEP["PHASES"]) == pytest.approx(step["step"])
     assert all(step[phase] > 0 for phase in ("generation", "forward", "backward", "optimizer", "other"))
