@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from multiprocessing.connection import Connection
@@ -32,6 +32,7 @@ with in_words():
     from mini_r1.machine.hardware import hardware
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
+    from mini_r1.runs.holdout import DataSettings, Sides, hold_out
     from mini_r1.train.samples import SampleRecorder
     from mini_r1.train.trainer import build_trainer
 
@@ -47,6 +48,12 @@ class Variant:
     name: str
     ours: bool
     changes: dict[str, str] = field(default_factory=dict)
+    recipe: Path = RECIPE
+
+    def arguments(self, changes: Mapping[str, str]) -> list[str]:
+        """Its recipe with its own changes and, above these, those given: as a command line."""
+        words = [word for name, value in {**self.changes, **changes}.items() for word in (f"--{name}", value)]
+        return ["--config", str(self.recipe), *words]
 
 
 VARIANTS = (
@@ -61,20 +68,25 @@ VARIANTS = (
 )
 
 
+def build(variant: Variant, changes: Mapping[str, str]) -> tuple[Any, Sides]:
+    """The trainer of a variant, ours or stock TRL's, and its problems, of which it has those to train on."""
+    folder = tempfile.mkdtemp(prefix="mini-r1-step-")
+    recipe = parse_recipe(variant.arguments({"output_dir": folder, "report_to": "none", **changes}))
+    sides = hold_out(DataSettings.of(recipe[0]))
+    trainer: Any = build_trainer(*recipe, SampleRecorder(Path(folder), per_step=0), sides)
+    if not variant.ours:  # the very same trainer otherwise: data, rewards, arguments
+        trainer.__class__ = GRPOTrainer
+        del trainer.model.generate  # our decoding, set on the instance
+    return trainer, sides
+
+
 class Stepper:
     """Takes steps of one variant and says how long each phase took."""
 
     def __init__(self, variant: Variant, model: str) -> None:
         self.spent: defaultdict[str, float] = defaultdict(float)
         self.tokens: Counter[str] = Counter()
-        changes = {"model_name_or_path": model, "learning_rate": "0", "report_to": "none", **variant.changes}
-        words = [word for name, value in changes.items() for word in (f"--{name}", value)]
-        folder = tempfile.mkdtemp(prefix="mini-r1-step-")
-        recipe = parse_recipe(["--config", str(RECIPE), "--output_dir", folder, *words])
-        self.trainer: Any = build_trainer(*recipe, SampleRecorder(Path(folder), per_step=0))
-        if not variant.ours:  # the very same trainer otherwise: data, rewards, arguments
-            self.trainer.__class__ = GRPOTrainer  # type: ignore[assignment]
-            del self.trainer.model.generate  # our decoding, set on the instance
+        self.trainer, _ = build(variant, {"model_name_or_path": model, "learning_rate": "0"})
         self.micro_batches = self.trainer.args.gradient_accumulation_steps
         self.trainer.current_gradient_accumulation_steps = self.micro_batches
         self.trainer.create_optimizer()
