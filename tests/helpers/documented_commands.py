@@ -141,7 +141,21 @@ TABLE: dict[str, How] = {
         "shortened", "3 steps", more=FEW_BASE_STEPS
     ),
     "python benchmarks/verifier.py": How("real", shows="KiB"),
-    "python benchmarks/verifier.py --repeats 500": How("shortened", more="--repeats 20"),
+    "python benchmarks/verifier.py --repeats 500 --tinyzero TinyZero": How(
+        "shortened",
+        "without the clone; tests/repository/test_verifier_benchmark.py has one of its own",
+        instead={" --tinyzero TinyZero": ""},
+        more="--repeats 20",
+    ),
+    "git clone https://github.com/Jiayi-Pan/TinyZero": How("not run", "another host"),
+    "python benchmarks/speedrun.py --quick": How("shortened", "one entry", more="--entry Mini-R1", shows="to 60%"),
+    "python benchmarks/speedrun.py": MENTION,
+    "OMP_NUM_THREADS=2 python benchmarks/speedrun.py --sweep": How(
+        "not run", "takes hours; tests/repository/test_speedrun.py makes real runs of two steps"
+    ),
+    "OMP_NUM_THREADS=2 python benchmarks/speedrun.py": How(
+        "not run", "takes hours; tests/repository/test_speedrun.py makes real runs of two steps"
+    ),
     "python benchmarks/memory_model.py": How("shortened", "the first case", more="--case 0"),
     "python benchmarks/step.py --model runs/aha-seed42": How(
         "not run",
@@ -179,6 +193,7 @@ TABLE: dict[str, How] = {
     ),
     "python scripts/make_pages.py": How("real"),
     "make pages": How("dry run", "its one command is run above", more="--dry-run", shows="scripts/make_pages.py"),
+    "make bench": How("dry run", "its programs are above", more="--dry-run", shows="--entry Mini-R1"),
     "make lab": How("dry run", "opens a browser", more="--dry-run", shows="jupyterlab"),
     "make test": CI,
     "make test-fast": CI,

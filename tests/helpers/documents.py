@@ -18,7 +18,7 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 _LABELLED = re.compile(rf"^(?:\S[^`]*?:)?\s+({_BEGIN}.*)$|^({_BEGIN}.*)$")
 
 MARKDOWN = ["README.md", "CONTRIBUTING.md", "mini_r1/README.md", "slurm/README.md", "receipes/KEYS.md"]
-MARKDOWN += ["receipes/TROUBLESHOOTING.md"]
+MARKDOWN += ["receipes/TROUBLESHOOTING.md", "benchmarks/SPEEDRUN.md"]
 MARKDOWN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks" / "results").glob("*.md"))
 MARKDOWN += ["assets/tiny-countdown-base/README.md"]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "receipes").glob("*.yaml"))
