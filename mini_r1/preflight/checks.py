@@ -31,7 +31,7 @@ from mini_r1.preflight.rehearsal import rehearse
 from mini_r1.preflight.space import check_disk, check_memory
 from mini_r1.program.problems import ProblemError, UserError
 from mini_r1.recipe.arguments import ScriptArguments
-from mini_r1.recipe.batches import BATCH_KEYS, BatchPlan, plan_batches
+from mini_r1.recipe.batches import BATCH_KEYS, BatchPlan, check_own_groups, plan_batches
 from mini_r1.recipe.contradictions import say_without_effect
 from mini_r1.recipe.values import check_rewards, check_values, with_defaults
 from mini_r1.runs.folder import examine_output, output_path
@@ -83,7 +83,8 @@ def _check_batches(plan: Plan, findings: Findings) -> BatchPlan:
     findings.sections.append(("Batch", batches.rows()))
     if not {problem.name for problem in findings.problems} & BATCH_KEYS:
         refused = None if problems else rehearse(plan.training, plan.launch.processes)
-        findings.problems += [*problems, *([refused] if refused else [])]
+        split = None if problems else check_own_groups(batches, plan.script.resample_uniform_groups)
+        findings.problems += [*problems, *(problem for problem in (refused, split) if problem)]
     return batches
 
 

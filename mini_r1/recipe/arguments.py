@@ -85,6 +85,12 @@ class ScriptArguments:
         "Leave completions with an advantage of 0 (those of a group with equal rewards) out of forward and backward."
         " The gradient is the same; the logged entropy is that of the other completions",
     )
+    resample_uniform_groups: int = _training(
+        0,
+        "Maximum number of further tries in which a generation's groups with equal rewards, which teach nothing, are"
+        " replaced by groups of fresh problems, drawn at random (DAPO's dynamic sampling); 0 is off. The rewards and"
+        " lengths that are logged are those before the first try",
+    )
     vllm_gpus: str | list[str] | None = _generation(
         None, "GPUs of the generation server, such as 3 or 2,3. Default: the last visible one"
     )

@@ -124,6 +124,21 @@ def _check_groups(plan: BatchPlan) -> Problem | None:
     return Problem("num_generations", plan.generations, f"a divisor of {plan.generation_batch}", fix, cause)
 
 
+def check_own_groups(plan: BatchPlan, tries: int) -> Problem | None:
+    """Where uniform groups are replaced, each process has whole groups: it replaces its own, and only these."""
+    own, steps, generations = plan.per_device * plan.steps_per_generation, plan.steps_per_generation, plan.generations
+    if not tries or own % generations == 0:
+        return None
+    sizes = _first(lambda size: size * steps % generations == 0, 1, plan.per_device + generations)
+    cause = (
+        f"a process generates {own} = {plan.per_device} per device x {steps} steps per generation completions, and "
+        f"some groups are spread over processes"
+    )
+    allowed = f"a multiple of num_generations = {generations} completions a process"
+    fix = f"nearest valid: per_device_train_batch_size {_nearest(plan.per_device, sizes)}; or resample_uniform_groups 0"
+    return Problem("resample_uniform_groups", tries, allowed, fix, cause)
+
+
 def _check_evaluation(training: GRPOConfig, processes: int) -> Problem | None:
     """An evaluation batch holds complete groups, too."""
     if str(getattr(training.eval_strategy, "value", training.eval_strategy)) == "no" and not training.eval_on_start:

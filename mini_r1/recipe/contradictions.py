@@ -21,7 +21,9 @@ ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # schedules that follow a metri
 def find_contradictions(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> list[Problem]:
     """What can't be done as it is written."""
     skipping = _check_skipping(training) if script.skip_zero_advantage else None
-    found = (_check_precision(training, model), _check_losses(training, model), skipping, *_check_best(training))
+    resampling = _check_resampling(script, training) if script.resample_uniform_groups else None
+    losses = _check_losses(training, model)
+    found = (_check_precision(training, model), losses, skipping, resampling, *_check_best(training))
     return [problem for problem in found if problem]
 
 
@@ -86,6 +88,23 @@ def _check_skipping(training: GRPOConfig) -> Problem | None:
             cause = f"{name} is {shown(value)}, which takes every completion"
             fix = f"set {name}: {shown(allowed)}, or skip_zero_advantage: false"
             return Problem("skip_zero_advantage", "true", f"{name}: {shown(allowed)} with it", fix, cause)
+    return None
+
+
+def _check_resampling(script: ScriptArguments, training: GRPOConfig) -> Problem | None:
+    """With what resample_uniform_groups could not tell a group that teaches nothing, or would not do what is asked."""
+    others = "the advantages of a group then depend on the other groups"
+    refused = {  # name: (the value that is refused, one that is not, why)
+        "scale_rewards": ("batch", "group", others),
+        "multi_objective_aggregation": ("normalize_then_sum", "sum_then_normalize", others),
+        "shuffle_dataset": (False, True, "fresh problems are drawn at random, not in the order of the data"),
+    }
+    for name, (value, instead, why) in refused.items():
+        if getattr(training, name) == value:
+            cause = f"{name} is {shown(value)}, and {why}"
+            fix = f"set {name}: {shown(instead)}, or resample_uniform_groups: 0"
+            allowed = f"{name}: {shown(instead)} with it"
+            return Problem("resample_uniform_groups", script.resample_uniform_groups, allowed, fix, cause)
     return None
 
 

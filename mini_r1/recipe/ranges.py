@@ -113,9 +113,9 @@ RANGES: dict[str, Range] = {
     **_each(
         NOT_NEGATIVE,
         "samples_per_step learning_rate warmup_steps weight_decay adam_epsilon max_grad_norm neftune_noise_alpha "
-        "dataloader_num_workers top_k beta epsilon epsilon_high vespo_k_pos vespo_lambda_pos vespo_k_neg "
-        "vespo_lambda_neg router_aux_loss_coef entropy_coef entropy_coef_min entropy_coef_max entropy_coef_delta "
-        "entropy_target vllm_importance_sampling_clip_min num_completions_to_print eval_delay",
+        "resample_uniform_groups dataloader_num_workers top_k beta epsilon epsilon_high vespo_k_pos vespo_lambda_pos "
+        "vespo_k_neg vespo_lambda_neg router_aux_loss_coef entropy_coef entropy_coef_min entropy_coef_max "
+        "entropy_coef_delta entropy_target vllm_importance_sampling_clip_min num_completions_to_print eval_delay",
     ),
     **_each(
         POSITIVE,

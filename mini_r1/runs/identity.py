@@ -44,7 +44,7 @@ DECIDING = _keys("""
     per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size num_generations
     generation_batch_size steps_per_generation num_iterations
     # what is sampled
-    max_completion_length temperature top_p top_k min_p repetition_penalty generation_kwargs
+    resample_uniform_groups max_completion_length temperature top_p top_k min_p repetition_penalty generation_kwargs
     vllm_structured_outputs_regex use_vllm vllm_max_model_length
     # the loss
     beta epsilon epsilon_high delta loss_type importance_sampling_level sapo_temperature_neg sapo_temperature_pos

@@ -11,7 +11,7 @@ holds, written by one process only,
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,15 @@ class SampleRecorder:
             return call
 
         return [observed(name, function) for name, function in rewards.items()]
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keep nothing of what is rewarded meanwhile."""
+        writes, self.writes = self.writes, False
+        try:
+            yield
+        finally:
+            self.writes = writes
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after the checkpoint of `step`, because a resumed run does it again.

@@ -8,14 +8,17 @@ here. tests/train/test_trainer.py has them in a table, and fails when one of the
   sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
   in less time. benchmarks/results/step.md has the gain.
 * What vLLM wrote: how much of it TRL lets count is logged (`mini_r1.train.sample_weights`).
+* Dynamic sampling: where the recipe asks for it, groups that teach nothing are replaced (`mini_r1.train.resampling`).
 * Resume: TRL's order of the data and its generation cycle continue where the checkpoint was (`mini_r1.train.resume`).
 * Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).
 """
 
+import contextlib
 import copy
 import functools
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,8 +44,9 @@ from mini_r1.tasks.registry import rewards_of
 from mini_r1.tasks.task import RewardFunction
 from mini_r1.train.data import prepare_datasets
 from mini_r1.train.finite import StopIfNotFinite, diverged
-from mini_r1.train.interrupts import StopOnRequest, StopRequest
+from mini_r1.train.interrupts import StopOnRequest, StopRequest, highest
 from mini_r1.train.progress import SolveRateProgress
+from mini_r1.train.resampling import Batch, Resampled, draw, replace_uniform_groups
 from mini_r1.train.resume import epochs_done, load_across_cpu_processes, skip_epochs
 from mini_r1.train.sample_weights import WARN_ABOVE, count_out_of_bounds, metric_name, warning
 from mini_r1.train.samples import SampleRecorder
@@ -56,12 +60,16 @@ class R1Trainer(GRPOTrainer):
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
         skip_zero_advantage: whether the loss leaves out completions that have an advantage of 0.
+        resample_uniform_groups: how often a generation's groups with equal rewards are tried to be replaced.
+        unrecorded: makes a context in which no samples are kept.
         stop_on_request, stop_if_not_finite: what ends a run in order; set by `watch`.
         resumes: the checkpoint that training continues from; set by `train_from`.
     """
 
     length_buckets = 1
     skip_zero_advantage = False
+    resample_uniform_groups = 0
+    unrecorded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     stop_on_request: StopOnRequest | None = None
     stop_if_not_finite: StopIfNotFinite | None = None
     resumes: Checkpoint | None = None
@@ -69,6 +77,8 @@ class R1Trainer(GRPOTrainer):
     _learned: Tensor | None = None  # (batch,), while a loss is computed: which completions add to its gradient
     args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; GRPOTrainer always has one
+    processing_class: Any  # a tokenizer, and the next a number: likewise
+    num_generations: Any
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
@@ -110,7 +120,52 @@ class R1Trainer(GRPOTrainer):
         return loss
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        """As in TRL; also logs the share of vLLM's samples that is zeroed or truncated, and warns once if high."""
+        """As in TRL; in training, the recipe may have groups with equal rewards replaced."""
+        batch = self._generate_and_watch(inputs)
+        if not (self.resample_uniform_groups and self.model.training):
+            return batch
+        with self._unlogged(), self.unrecorded():
+            done = replace_uniform_groups(
+                batch,
+                self._generate_fresh,
+                functools.partial(highest, args=self.args),
+                self.resample_uniform_groups,
+                self.num_generations,
+                self.processing_class.pad_token_id,
+            )
+        self._log_resampling(done)
+        items = self.accelerator.gather(done.batch["completion_mask"].sum()).sum()
+        return {**done.batch, "num_items_in_batch": items}
+
+    def _generate_fresh(self, number: int, groups: int) -> Batch:
+        """Groups of problems that depend on seed, generation and try alone, so that a resumed run has the same."""
+        generation = self._step // (self.args.steps_per_generation * self.num_iterations)
+        seed, place = (self.args.seed, generation, number), (self.args.process_index, self.args.world_size)
+        problems = cast(Any, self.train_dataset)
+        chosen = draw(len(problems), groups, seed, *place)
+        rows = [problems[index] for index in chosen for _ in range(self.num_generations)]
+        return cast(Batch, self._generate_and_watch(rows))
+
+    @contextlib.contextmanager
+    def _unlogged(self) -> Iterator[None]:
+        """Keep what is generated inside out of metrics and logged completions; its tokens count."""
+        metrics, logs = self._metrics["train"], dict(self._logs)
+        self._metrics["train"] = defaultdict(list, num_tokens=metrics["num_tokens"])
+        self._logs.update(copy.deepcopy(logs))
+        yield
+        metrics["num_tokens"] = self._metrics["train"]["num_tokens"]
+        self._metrics["train"] = metrics
+        self._logs.update(logs)
+
+    def _log_resampling(self, done: Resampled) -> None:
+        """Log, over all processes: shares of all groups, and completions generated besides per completion trained."""
+        counts = torch.tensor([[done.groups, done.uniform, done.replaced, done.generated]], device=self.args.device)
+        groups, *counted = self.accelerator.gather(counts).sum(dim=0).tolist()
+        for name, count in zip(("uniform_groups", "replaced_groups", "extra_completions"), counted, strict=True):
+            self._metrics["train"][f"resampling/{name}"].append(count / groups)
+
+    def _generate_and_watch(self, inputs: Any) -> Any:
+        """As TRL generates; logs the share of vLLM's samples that is zeroed or truncated, and warns once if high."""
         batch = super()._generate_and_score_completions(inputs)
         counted = count_out_of_bounds(batch, self.args)
         if counted is not None:
@@ -289,6 +344,7 @@ def build_trainer(
         prepare_for_training(trainer.model)
     trainer.length_buckets = script.length_buckets
     trainer.skip_zero_advantage = script.skip_zero_advantage
+    trainer.resample_uniform_groups, trainer.unrecorded = script.resample_uniform_groups, recorder.pause
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         trainer.generate_with(custom_generate=decode_without_ended)
     trainer.remove_callback(ProgressCallback)

@@ -107,6 +107,29 @@ def test_skipped_completions_change_no_gradient_over_two_processes(
         assert curves(tmp_path)[metric][1] == pytest.approx(curves(unbroken[name])[metric][1], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ddp"])
+def test_two_processes_replace_groups_together_and_resume_alike(
+    name: str, unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]
+) -> None:
+    """Each has its own number of groups to replace, and none is left waiting for the other."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    more = [*HALF, "--resample_uniform_groups", "2"]
+    status, output = finish(launch(LAUNCHES[name], small_arguments, whole, *more))
+    assert status == 0, output
+    log = read_log(whole / "trainer_state.json")
+    before, replaced, extra = (
+        points(log, f"resampling/{of}") for of in ("uniform_groups", "replaced_groups", "extra_completions")
+    )
+    assert before[1] == points(read_log(unbroken[name] / "trainer_state.json"), "frac_reward_zero_std")[1]
+    assert any(replaced.values()) and all(replaced[step] <= before[step] for step in before)
+    assert any(before[step] < extra[step] for step in before)  # one process needed more than the other, or another try
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    status, output = finish(launch(LAUNCHES[name], small_arguments, resumed, *more))
+    assert status == 0, output
+    assert curves(resumed) == curves(whole)
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(("written", "launcher"), [("zero3", PYTHON), ("ddp", ZERO3_LAUNCH)])
 def test_a_checkpoint_of_another_engine_is_refused(
     written: str, launcher: list[str], unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]

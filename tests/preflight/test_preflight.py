@@ -265,6 +265,17 @@ def test_too_few_puzzles_for_a_batch_are_refused() -> None:
     assert names(check(max_samples=10)) == ["max_samples"]
 
 
+def test_only_groups_of_one_process_can_be_replaced() -> None:
+    """6 completions a process are one and a half groups of 4."""
+    two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    spread: dict[str, Any] = {"per_device_train_batch_size": 6, "num_generations": 4}
+    assert "resample_uniform_groups" in names(check(two, **spread, resample_uniform_groups=2))
+    assert "resample_uniform_groups" not in names(check(two, **spread))
+    assert "resample_uniform_groups" not in names(
+        check(**spread, gradient_accumulation_steps=2, resample_uniform_groups=2)
+    )
+
+
 def test_gpu_hours_are_gpus_times_hours(four_gpus: dict[str, str]) -> None:
     table = check(four_gpus, **ON_GPUS, max_steps=360, seconds_per_step=10).table()
     assert "360 steps x 10 s = 1.0 h" in table

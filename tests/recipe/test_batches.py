@@ -4,7 +4,7 @@ import pytest
 
 from conftest import ROOT, TINY_RECIPE
 from mini_r1.program.problems import Problem
-from mini_r1.recipe.batches import BatchPlan, plan_batches
+from mini_r1.recipe.batches import BatchPlan, check_own_groups, plan_batches
 from mini_r1.recipe.read import parse_recipe, read_recipe
 from mini_r1.recipe.text import RecipeError
 
@@ -65,6 +65,17 @@ def test_two_steps_per_generation() -> None:
     batches, _ = plan(2, steps_per_generation=2)
     assert batches.generation_batch == 512
     assert batches.generations_per_step == 0.5
+
+
+def test_replacing_groups_takes_processes_with_whole_groups() -> None:
+    """2 x 4 completions a process are half a group of 16, of which both together generate one."""
+    split, problems = plan(2, per_device_train_batch_size=4, steps_per_generation=2, num_generations=16)
+    assert problems == [] and check_own_groups(split, tries=0) is None
+    said = str(check_own_groups(split, tries=3))
+    assert "resample_uniform_groups is 3: a process generates 8 = 4 per device x 2 steps per generation" in said
+    assert "per_device_train_batch_size 8; or resample_uniform_groups 0" in said
+    better, _ = plan(2, per_device_train_batch_size=8, steps_per_generation=2, num_generations=16)
+    assert check_own_groups(better, tries=3) is None
 
 
 def test_a_bad_batch_is_told_with_its_arithmetic() -> None:

@@ -30,6 +30,9 @@ REFUSED = {
     "--skip_zero_advantage true --use_adaptive_entropy true": ["skip_zero_advantage"],
     "--skip_zero_advantage true --top_entropy_quantile 0.2": ["skip_zero_advantage"],
     "--skip_zero_advantage true --use_liger_kernel true": ["skip_zero_advantage"],
+    "--resample_uniform_groups 2 --scale_rewards batch": ["resample_uniform_groups"],
+    "--resample_uniform_groups 2 --multi_objective_aggregation normalize_then_sum": ["resample_uniform_groups"],
+    "--resample_uniform_groups 2 --shuffle_dataset false": ["resample_uniform_groups"],
     BEST: ["metric_for_best_model"],
     f"{BEST} --metric_for_best_model loss": ["metric_for_best_model"],
     f"{BEST} --metric_for_best_model rewards": ["metric_for_best_model"],
@@ -41,6 +44,8 @@ REFUSED = {
     f"{PLATEAU} --lr_scheduler_kwargs {{mode:\u00a0max}}": ["metric_for_best_model"],
 }
 TAKEN = [
+    "--resample_uniform_groups 2 --skip_zero_advantage true --scale_rewards none",
+    "--scale_rewards batch --multi_objective_aggregation normalize_then_sum --shuffle_dataset false",
     "--skip_zero_advantage true",
     "--loss_type luspo --importance_sampling_level sequence",
     "--loss_type vespo --use_vllm true --vllm_importance_sampling_mode token_mask",

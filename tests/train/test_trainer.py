@@ -151,6 +151,7 @@ PRIVATE = {
     "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
     "_compute_loss": (GRPOTrainer, "self._compute_loss("),
     "_generate_and_score_completions": (GRPOTrainer, "self._generate_and_score_completions("),
+    "_logs": (GRPOTrainer, 'self._logs["prompt"].extend('),
     "_metrics": (GRPOTrainer, "self._metrics[mode]"),
     "_step": (GRPOTrainer, "self._step % generate_every == 0"),
     "_get_train_sampler": (GRPOTrainer, "sampler_fn=self._get_train_sampler"),
