@@ -27,7 +27,8 @@ OWN = {
     "SHARD_GRAD_OP, fsdp_sync_module_states: true}",
     "fsdp2 kept": "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2, offload_params: true, "
     "reshard_after_forward: false, sync_module_states: true}",
-    "two machines": "distributed_type: MULTI_GPU\nnum_processes: 8\nnum_machines: 2\nmachine_rank: 0\n"
+    # The second machine: on the first, accelerate looks whether the port is free, and another test may be using it.
+    "two machines": "distributed_type: MULTI_GPU\nnum_processes: 8\nnum_machines: 2\nmachine_rank: 1\n"
     "main_process_ip: node1\nmain_process_port: 29500",
 }
 
