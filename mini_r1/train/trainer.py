@@ -152,10 +152,12 @@ class R1Trainer(GRPOTrainer):
         metrics, logs = self._metrics["train"], dict(self._logs)
         self._metrics["train"] = defaultdict(list, num_tokens=metrics["num_tokens"])
         self._logs.update(copy.deepcopy(logs))
-        yield
-        metrics["num_tokens"] = self._metrics["train"]["num_tokens"]
-        self._metrics["train"] = metrics
-        self._logs.update(logs)
+        try:
+            yield
+        finally:
+            metrics["num_tokens"] = self._metrics["train"]["num_tokens"]
+            self._metrics["train"] = metrics
+            self._logs.update(logs)
 
     def _log_resampling(self, done: Resampled) -> None:
         """Log, over all processes: shares of all groups, and completions generated besides per completion trained."""

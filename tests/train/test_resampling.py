@@ -184,9 +184,9 @@ def test_nothing_is_generated_again_without_need_or_in_an_evaluation(trainer: R1
     assert (
         logged["num_tokens"] == [trainer.state.num_input_tokens_seen] and trainer.state.num_input_tokens_seen > tokens
     )
-    batch, logged = generate(trainer, training=False, evens=3)
-    assert not [name for name in logged if name.startswith("resampling")]
-    assert (batch["advantages"] == 0).any()
+    trainer._metrics["train"].clear()  # where it would be logged
+    generate(trainer, training=False, evens=3)
+    assert not trainer._metrics["train"]
 
 
 def test_a_resumed_run_draws_the_same_problems_as_an_unbroken_one(tmp_path: Path, train: Train) -> None:
