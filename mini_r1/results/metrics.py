@@ -9,7 +9,7 @@ from mini_r1.runs.records import Interval
 
 HIGHER_IS_BETTER, LOWER_IS_BETTER, NEITHER = 1, -1, 0
 # What a run logs of every batch beside what the task does; of an evaluation with `eval_` in front.
-LENGTH, ATTEMPTS = "completions/mean_length", "thinking/attempts"
+LENGTH, ATTEMPTS, ENUMERATING = "completions/mean_length", "thinking/attempts", "thinking/enumerating"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ _METRICS = {  # in the order of a page
     "length": Metric("completion length", NEITHER, "tokens"),
     "truncated": Metric("completions cut off at the token limit", LOWER_IS_BETTER),
     "attempts": Metric("attempts per completion", NEITHER, "", decimals=2),
+    "enumerating": Metric("completions that enumerate", NEITHER),
     "arithmetic": Metric("equations in the thinking that are right", HIGHER_IS_BETTER),
     "repeats": Metric("attempts that repeat an earlier one", LOWER_IS_BETTER),
     "foreign": Metric("attempts with numbers that aren't there", LOWER_IS_BETTER),

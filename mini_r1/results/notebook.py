@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from mini_r1.generation.sampling import Completion, generate_completions
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.prompts.settings import PromptSettings
-from mini_r1.results.plots import LIGHT, PANELS, Panel, draw
+from mini_r1.results.plots import LIGHT, Panel, draw, panels_of
 from mini_r1.tasks.task import CORRECT, Row, Task, rows_of
 
-CURVES = (
-    *PANELS,
+OF_THE_LOSS = (
     Panel("kl", "Distance from the base", "kl", "KL divergence (nats per token)"),
     Panel("entropy", "Entropy", "entropy", "nats per token"),
 )
@@ -24,13 +23,13 @@ CURVES = (
 class LiveCurves(TrainerCallback):
     """Draws the curves of a run into one output of the cell, again after every `every` steps and at the end."""
 
-    def __init__(self, every: int, panels: Sequence[Panel] = CURVES) -> None:
-        self.every, self.panels = every, panels
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.handle: Any = None
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            picture = Image(draw(self.panels, state.log_history, LIGHT), width=825)
+            picture = Image(draw((*panels_of(state.log_history), *OF_THE_LOSS), state.log_history, LIGHT), width=825)
             if self.handle is None:
                 self.handle = display(picture, display_id=True)
             else:

@@ -1,4 +1,4 @@
-"""The four curves of a run as PNG: solve rate, format, length and attempts against the training step."""
+"""The curves of a run as PNG: solve rate, format and length against the training step, and how the task thinks."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # a Figure of our own: pyplot would choose a backend for the whole process
 from matplotlib.ticker import MaxNLocator
 
-from mini_r1.results.metrics import ATTEMPTS, LENGTH
+from mini_r1.results.metrics import ATTEMPTS, ENUMERATING, LENGTH
 from mini_r1.runs.records import Record, points
 from mini_r1.tasks.task import FORMAT, SOLVED
 
@@ -25,12 +25,20 @@ class Panel:
     is_rate: bool = False  # a share from 0 to 1, shown from 0 % to 100 %
 
 
-PANELS = (
+ALWAYS = (
     Panel("solve_rate", "Solve rate", SOLVED, "solved (%)", is_rate=True),
     Panel("format", "Format rate", FORMAT, "completions in the format (%)", is_rate=True),
     Panel("length", "Completion length", LENGTH, "tokens per completion"),
-    Panel("attempts", "Attempts", ATTEMPTS, "attempts per completion"),
 )
+OF_A_TASK = (
+    Panel("attempts", "Attempts", ATTEMPTS, "attempts per completion"),
+    Panel("enumerating", "Enumerating", ENUMERATING, "completions that enumerate (%)", is_rate=True),
+)
+
+
+def panels_of(log: Sequence[Record]) -> tuple[Panel, ...]:
+    """The panels of a run: what each run has, and what only some tasks measure if this one does."""
+    return ALWAYS + tuple(panel for panel in OF_A_TASK if points(log, panel.key) or points(log, f"eval_{panel.key}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ DARK = Colours("#161b22", "#e6edf3", "#343b45", train="#56B4E9", held_out="#E69F
 
 
 def draw(panels: Sequence[Panel], log: Sequence[Record], colours: Colours, legend: bool = True) -> bytes:
-    """Return a PNG with the panels, two a row, and one legend; one panel is 900 x 600 pixels, four are 1650 x 1125."""
+    """Return a PNG with the panels, two a row, and one legend; one is 900 x 600 pixels, three rows are 1650 x 1687."""
     rows, columns = math.ceil(len(panels) / 2), min(len(panels), 2)
     size, dpi = ((5, 10 / 3), 180) if len(panels) == 1 else ((11, 3.75 * rows), 150)  # inches; one: legible on a phone
     figure = Figure(figsize=size, dpi=dpi, layout="constrained", facecolor=colours.background)
@@ -57,8 +65,12 @@ def draw(panels: Sequence[Panel], log: Sequence[Record], colours: Colours, legen
         _draw_panel(figure.add_subplot(rows, columns, index + 1), panel, log, colours)
     if legend:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        style: Record = {"ncols": 3, "frameon": False, "fontsize": "small", "labelcolor": colours.ink}
-        figure.legend(handles, labels, loc="outside lower center", **style)
+        style: Record = {"frameon": False, "fontsize": "small", "labelcolor": colours.ink}
+        if len(panels) > 2 and len(panels) % 2:  # the last place is empty
+            place = figure.add_subplot(rows, columns, len(panels) + 1, frameon=False, xticks=[], yticks=[])
+            place.legend(handles, labels, loc="center", **style | {"fontsize": "medium"})
+        else:
+            figure.legend(handles, labels, loc="outside lower center", ncols=3, **style)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

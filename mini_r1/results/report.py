@@ -1,4 +1,4 @@
-"""The report of a run: plots of the four curves, and one page that says what training changed.
+"""The report of a run: plots of its curves, and one page that says what training changed.
 
 It is made of what the run left in its folder (`mini_r1.runs.records`) and writes `report/`: PNG files, and `index.html`
 with everything embedded, which can be mailed or opened from a disk.
@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from mini_r1.results.facts import facts, in_words, steps_in_words
 from mini_r1.results.metrics import in_order, metric_of
-from mini_r1.results.plots import DARK, LIGHT, PANELS, Panel, draw
+from mini_r1.results.plots import DARK, LIGHT, Panel, draw, panels_of
 from mini_r1.runs.records import (
     RUN,
     Group,
@@ -34,7 +34,7 @@ from mini_r1.runs.records import (
     read_run,
 )
 from mini_r1.tasks.registry import find_task
-from mini_r1.tasks.task import Task
+from mini_r1.tasks.task import SOLVED, Task
 
 MAX_SAMPLES = 20
 TEMPLATE = "report.html.j2"
@@ -53,8 +53,9 @@ def write_report(run_dir: Path) -> list[Path]:
             which and what to do.
     """
     content, log = read_content(run_dir), read_progress(run_dir).log
-    files = {"aha.png": draw(PANELS, log, LIGHT)} | {f"{p.name}.png": draw([p], log, LIGHT) for p in PANELS}
-    page = render_page(content, [_embed(panel, log) for panel in PANELS])
+    panels = panels_of(log)
+    files = {"aha.png": draw(panels, log, LIGHT)} | {f"{p.name}.png": draw([p], log, LIGHT) for p in panels}
+    page = render_page(content, [_embed(panel, log) for panel in panels])
     files["index.html"] = page.encode("utf-8", errors="backslashreplace")  # a completion may hold half a surrogate pair
     folder = run_dir / "report"
     folder.mkdir(exist_ok=True)
@@ -89,7 +90,7 @@ def headline(results: Sequence[Result], progress: Progress) -> list[str]:
 
 
 def _during_training(progress: Progress) -> str:
-    solved = points(progress.log, f"eval_{PANELS[0].key}")
+    solved = points(progress.log, f"eval_{SOLVED}")
     if len(solved) < 2:
         return "This run has not been evaluated yet."
     (first, before), (last, after) = min(solved.items()), max(solved.items())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from mini_r1.generation.sampling import Completion, generate_completions
 from mini_r1.results.evaluation import EvaluationSettings, evaluate, format_table, render_prompts, score, summarise
@@ -32,7 +32,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture
-def model(tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+def model(tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCausalLM:
     """A random policy with large weights, so that what it writes depends on all that it reads."""
     model = build_model(tokenizer, 0)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def model(tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
 
 
 def write(
-    model: Qwen2ForCausalLM,
+    model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     temperature: float,
@@ -67,7 +67,7 @@ def prompts_of_many_lengths(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [prompt + " 7 + 1" * index for index, prompt in enumerate(prompts)]
 
 
-def write_one_by_one(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, stop: int) -> list[int]:
+def write_one_by_one(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, stop: int) -> list[int]:
     """Greedy decoding as the textbook has it: one sequence, no padding, no cache, 16 tokens at most."""
     ids = tokenizer(text=prompt)["input_ids"]
     written: list[int] = []
@@ -87,7 +87,7 @@ def as_completion(tokenizer: PreTrainedTokenizerBase, written: Sequence[int], st
 
 
 def test_a_batch_of_unequal_prompts_writes_what_each_would_alone(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = prompts_of_many_lengths(tokenizer)
     model.eval()
@@ -98,7 +98,7 @@ def test_a_batch_of_unequal_prompts_writes_what_each_would_alone(
 
 
 def test_sampling_follows_the_softmax_at_the_stated_temperature(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     model.generation_config = GenerationConfig(do_sample=True, top_k=2, top_p=0.3, repetition_penalty=3.0)
     prompt = "7 + 1 = "
@@ -118,7 +118,7 @@ def test_sampling_follows_the_softmax_at_the_stated_temperature(
 
 
 def test_the_models_generation_config_changes_nothing_but_where_to_stop(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     plain = {temperature: write(model, tokenizer, prompts, temperature) for temperature in (0.0, 1.0)}
@@ -132,7 +132,7 @@ def test_the_models_generation_config_changes_nothing_but_where_to_stop(
 
 
 def test_a_completion_ends_at_any_end_token_and_only_there(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = prompts_of_many_lengths(tokenizer)
     model.eval()
@@ -146,7 +146,7 @@ def test_a_completion_ends_at_any_end_token_and_only_there(
 
 
 def test_the_padding_token_does_not_end_a_completion(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with torch.no_grad():  # a policy that writes nothing but padding
         model.model.norm.weight.zero_()
@@ -157,7 +157,7 @@ def test_the_padding_token_does_not_end_a_completion(
 
 
 def test_leaves_model_tokenizer_and_random_state_as_they_were(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     config, side, state = model.generation_config, tokenizer.padding_side, torch.get_rng_state()
@@ -180,7 +180,7 @@ def test_leaves_model_tokenizer_and_random_state_as_they_were(
 
 
 def test_an_adapter_is_used_and_its_base_left_alone(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     prompts, config = render_prompts(PUZZLES, TASK, tokenizer, 256), model.generation_config
     before = write(model, tokenizer, prompts, temperature=0)
@@ -276,7 +276,7 @@ def test_difficulty_is_taken_from_the_row_or_worked_out() -> None:
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_result(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_same_seed_same_result(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     first, again = (evaluate(model, tokenizer, PUZZLES, TASK, SHORT) | {"seconds": 0} for _ in range(2))
     assert first == again == json.loads(json.dumps(first, allow_nan=False))
     other = evaluate(model, tokenizer, PUZZLES, TASK, replace(SHORT, seed=1))
@@ -284,7 +284,7 @@ def test_same_seed_same_result(model: Qwen2ForCausalLM, tokenizer: PreTrainedTok
     assert first["puzzles"] == len(PUZZLES) == len(first["samples"])
 
 
-def test_temperature_0_is_greedy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_temperature_0_is_greedy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     greedy = write(model, tokenizer, prompts, temperature=0)
     assert write(model, tokenizer, prompts, temperature=0, samples=3) == [row * 3 for row in greedy]
@@ -294,7 +294,7 @@ def test_temperature_0_is_greedy(model: Qwen2ForCausalLM, tokenizer: PreTrainedT
 
 
 def test_samples_at_the_temperature_and_once_greedily(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []
 
@@ -307,7 +307,7 @@ def test_samples_at_the_temperature_and_once_greedily(
     assert [(call["samples"], call["temperature"]) for call in calls] == [(4, 0.7), (1, 0)]
 
 
-def test_long_prompts_are_refused_not_left_out(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_long_prompts_are_refused_not_left_out(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     lengths = [len(tokenizer(text=prompt)["input_ids"]) for prompt in render_prompts(PUZZLES, TASK, tokenizer, 256)]
     settings = EvaluationSettings(max_prompt_length=min(lengths))
     with pytest.raises(ValueError, match=f"{sum(n > min(lengths) for n in lengths)} of 8 prompts are longer"):

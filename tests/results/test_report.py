@@ -26,8 +26,8 @@ from PIL import Image
 
 from conftest import as_program
 from mini_r1.policy.weights import read_state
-from mini_r1.results.metrics import ATTEMPTS, LENGTH, metric_of
-from mini_r1.results.plots import LIGHT, PANELS, draw, smooth
+from mini_r1.results.metrics import ATTEMPTS, ENUMERATING, LENGTH, metric_of
+from mini_r1.results.plots import ALWAYS, LIGHT, draw, panels_of, smooth
 from mini_r1.results.report import headline, read_content, render_page, reward_rows, unlike, write_report
 from mini_r1.runs.records import (
     Interval,
@@ -44,7 +44,7 @@ from mini_r1.tasks.task import FORMAT, SOLVED
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "report.py"
 main = as_program(runpy.run_path(str(SCRIPT))["main"])
-PNGS = ["aha.png", "solve_rate.png", "format.png", "length.png", "attempts.png"]
+PNGS = ["aha.png", "solve_rate.png", "format.png", "length.png", "attempts.png", "enumerating.png"]
 FILES = ("trainer_state.json", "run.json", "evaluation.json")
 ATTACK = "<script>alert(1)</script>"
 
@@ -63,6 +63,7 @@ def make_log(steps: int = 200) -> Log:
             FORMAT: min(1, 0.9 + 0.1 * rise + rng.gauss(0, 0.01)),
             LENGTH: 48 + 90 * rise + rng.gauss(0, 6),
             ATTEMPTS: 2.1 + 3.4 * rise + rng.gauss(0, 0.2),
+            ENUMERATING: 0.06 + 0.9 * rise,
         }
         if step:
             log.append({"step": step, "epoch": step / steps, "loss": 0.01, "step_time": 1.5} | entry)
@@ -223,7 +224,7 @@ def test_plot_is_an_image_with_all_colours(name: str, run_dir: Path) -> None:
     image = Image.open(run_dir / "report" / name)
     image.load()
     assert image.format == "PNG"
-    assert image.size == ((1650, 1125) if name == "aha.png" else (900, 600))
+    assert image.size == ((1650, 1687) if name == "aha.png" else (900, 600))
     colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24) or []}
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (255, 255, 255)} <= colours  # train, held out, background
 
@@ -233,7 +234,7 @@ def test_a_curve_with_gaps_and_an_empty_one(tmp_path: Path, make: Make) -> None:
     page = report(make(tmp_path, log))
     alternatives = [image["alt"] for image in page.tags("img")]
     assert alternatives[0] == "Solve rate: training batch from 50.0% at step 2 to 50.0% at step 2"
-    assert alternatives[1:] == [f"{panel.title}: not recorded" for panel in PANELS[1:]]
+    assert alternatives[1:] == [f"{panel.title}: not recorded" for panel in ALWAYS[1:]]
 
 
 def test_points_are_finite_numbers() -> None:
@@ -301,7 +302,7 @@ def test_a_real_run_is_told_in_words(finished_run: Path, tmp_path: Path, written
 def test_the_synthetic_log_has_the_keys_of_a_real_one(written: Written) -> None:
     real = {key for entry in written["trainer_state.json"]["log_history"] for key in entry}
     assert {key for entry in make_log() for key in entry} <= real
-    keys = {key for panel in PANELS for key in (panel.key, f"eval_{panel.key}")}
+    keys = {key for panel in panels_of(make_log()) for key in (panel.key, f"eval_{panel.key}")}
     assert keys <= real
 
 
@@ -372,7 +373,7 @@ def test_each_loss_is_named_and_coloured_and_each_gain_is_not_a_loss(
 def test_every_metric_of_a_real_evaluation_has_words_and_a_direction(written: Written) -> None:
     for name in written["evaluation.json"][0]["metrics"]:
         metric = metric_of(name)
-        assert metric.label != name and (metric.better != 0) == (name not in ("length", "attempts"))
+        assert metric.label != name and (metric.better != 0) == (name not in ("length", "attempts", "enumerating"))
 
 
 def test_a_change_is_shown_by_colour_and_by_word(page: Page) -> None:
@@ -444,7 +445,7 @@ def test_plots_are_embedded_light_and_dark_with_one_legend(page: Page) -> None:
 
 def test_only_pictures_of_their_own_have_a_legend() -> None:
     with_legend, without = (
-        Image.open(io.BytesIO(draw([PANELS[0]], make_log(), LIGHT, legend))) for legend in (True, False)
+        Image.open(io.BytesIO(draw([ALWAYS[0]], make_log(), LIGHT, legend))) for legend in (True, False)
     )
     foot = (0, 580, 900, 600)
     inks = [len(image.convert("L").crop(foot).getcolors() or []) for image in (with_legend, without)]

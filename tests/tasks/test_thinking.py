@@ -6,13 +6,15 @@ import time
 import pytest
 
 from mini_r1.tasks.countdown.thinking import (
+    OPENER,
     Mark,
     Thinking,
     enumerate_attempts,
     judge_thinking,
     mark_lines,
     read_thinking,
-    write_trace,
+    write_enumeration,
+    write_guesses,
 )
 from mini_r1.tasks.rewards import equation_reward_func, format_reward_func
 
@@ -34,9 +36,9 @@ def test_attempts_stay_whole_and_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_trace_is_scored_as_it_says(seed: int) -> None:
+def test_guesses_are_scored_as_it_says(seed: int) -> None:
     attempts = enumerate_attempts(NUMS, OPERATORS, LARGEST)
-    text, solved = write_trace(attempts, 39, patience=3, insight=0.2, rng=random.Random(seed))
+    text, solved = write_guesses(attempts, 39, patience=3, insight=0.2, rng=random.Random(seed))
     assert equation_reward_func([text], [39], [NUMS]) == [float(solved)]
     assert format_reward_func([text], [39]) == [1.0]
     thinking = read_thinking(text)
@@ -47,7 +49,7 @@ def test_trace_is_scored_as_it_says(seed: int) -> None:
 
 def test_nothing_is_tried_twice_and_patience_ends_in_success() -> None:
     attempts = enumerate_attempts(NUMS, OPERATORS, LARGEST)
-    text, solved = write_trace(attempts, 39, patience=1000, insight=0.0, rng=random.Random(0))
+    text, solved = write_guesses(attempts, 39, patience=1000, insight=0.0, rng=random.Random(0))
     lines = text.partition("</think>")[0].strip().splitlines()
     assert solved
     assert len(set(lines)) == len(lines)
@@ -56,9 +58,36 @@ def test_nothing_is_tried_twice_and_patience_ends_in_success() -> None:
 
 def test_insight_finds_the_solution_at_once() -> None:
     attempts = enumerate_attempts(NUMS, OPERATORS, LARGEST)
-    text, solved = write_trace(attempts, 39, patience=1, insight=1.0, rng=random.Random(0))
+    text, solved = write_guesses(attempts, 39, patience=1, insight=1.0, rng=random.Random(0))
     assert solved
     assert read_thinking(text).attempts == 1
+
+
+def test_enumeration_tries_everything_in_order_until_it_succeeds() -> None:
+    attempts = enumerate_attempts(NUMS, OPERATORS, LARGEST)
+    first = next(i for i, attempt in enumerate(attempts) if attempt.value == 15)
+    text = write_enumeration(attempts, 15)
+    opener, *lines = text.partition("</think>")[0].strip().splitlines()
+    assert opener == OPENER
+    assert lines == [f"{a.working} {'yes' if a.value == 15 else 'no'}" for a in attempts[: first + 1]]
+    assert first == 5  # two first steps, and all that follows from the first of them
+    assert (equation_reward_func([text], [15], [NUMS]), format_reward_func([text], [15])) == ([1.0], [1.0])
+    assert judge_thinking(text, NUMS, 15) == Thinking(6, 12, 12, yes=1, solutions=1, enumerates=True)
+    with pytest.raises(ValueError, match="no attempt makes 0"):
+        write_enumeration(enumerate_attempts([1, 2], "+", LARGEST), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "enumerates"),
+    [
+        ("Let me see. I will try DIFFERENT COMBINATIONS of these:\n1 + 2 = 3", True),
+        ("9 + 4 = 13, 13 * 3 = 39 yes", False),
+        ("different combinations: 1 + 2 = 3", False),  # a line with an equation is an attempt
+        ("</think>\nLet's try different combinations:", False),
+    ],
+)
+def test_who_says_so_enumerates(text: str, enumerates: bool) -> None:
+    assert read_thinking(text).enumerates is enumerates
 
 
 @pytest.mark.parametrize(

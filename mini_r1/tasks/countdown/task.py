@@ -129,12 +129,16 @@ class Countdown(Task):
         """How the policy searches: attempts per completion, and what is right and wrong with them."""
         thinking = judge_thinking(completion, row["nums"], row["target"])
         ratios = {name: (getattr(thinking, of), getattr(thinking, out_of)) for name, (of, out_of) in RATIOS.items()}
-        return {"attempts": (thinking.attempts, 1)} | ratios
+        return {"attempts": (thinking.attempts, 1), "enumerating": (thinking.enumerates, 1)} | ratios
 
     def measure_in_training(self, completion: str, row: Row) -> dict[str, tuple[float, float]]:
-        """Attempts and arithmetic, which take a third of the time that all take."""
+        """Attempts, enumerating and arithmetic, which take a third of the time that all take."""
         thinking = read_thinking(completion)
-        return {"attempts": (thinking.attempts, 1), "arithmetic": (thinking.right, thinking.equations)}
+        return {
+            "attempts": (thinking.attempts, 1),
+            "enumerating": (thinking.enumerates, 1),
+            "arithmetic": (thinking.right, thinking.equations),
+        }
 
     def marks(self, completion: str, row: Row) -> list[list[str]]:
         """What is wrong with each line of the thinking."""

@@ -5,9 +5,10 @@ One *attempt* combines the numbers two at a time until one is left and says whet
     9 + 4 = 13, 13 * 3 = 39 no
     9 - 4 = 5, 5 * 3 = 15 yes
 
-The corpus for the tiny base is written here (`write_trace`), and the same module counts attempts and checks the
-arithmetic inside any completion (`read_thinking`), so that "thinks longer" and "still calculates right" are measured,
-and marks what is wrong with a line: a repeat, a number that isn't there, a "yes" that isn't true (`mark_lines`).
+The corpus for the tiny base is written here (`write_guesses`, `write_enumeration`), and the same module counts attempts
+and checks the arithmetic inside any completion (`read_thinking`), so that "thinks longer" and "still calculates right"
+are measured, and marks what is wrong with a line: a repeat, a number that isn't there, a "yes" that isn't true
+(`mark_lines`).
 """
 
 import random
@@ -23,6 +24,8 @@ from mini_r1.tasks.countdown.expression import NEGATE, SIGN_IN_ASCII, Expression
 
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv}
 SUCCESS, FAILURE = "yes", "no"
+OPENER = "Let's try different combinations:"
+ENUMERATES = "different combinations"  # what a model says, in these words or in more, where it turns to enumerating
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,15 @@ def _combine(
 
 
 def enumerate_attempts(nums: Sequence[int], operators: str, max_result: int) -> list[Attempt]:
-    """All distinct attempts at these numbers with whole intermediate results from 0 to `max_result`.
+    """All distinct attempts at these numbers with whole intermediate results from 0 to `max_result`, in a fixed order.
 
-    >>> [a.working for a in enumerate_attempts([2, 3], "+-", 200)]
-    ['3 + 2 = 5', '3 - 2 = 1']
+    Pairs are taken as the numbers stand and operators as given; all that follows from a first step comes before the
+    next first step.
+
+    >>> [a.working for a in enumerate_attempts([2, 3, 9], "+-", 12)]  # doctest: +NORMALIZE_WHITESPACE
+    ['3 + 2 = 5, 9 - 5 = 4', '3 - 2 = 1, 9 + 1 = 10', '3 - 2 = 1, 9 - 1 = 8', '9 + 2 = 11, 11 - 3 = 8',
+     '9 - 2 = 7, 7 + 3 = 10', '9 - 2 = 7, 7 - 3 = 4', '9 + 3 = 12, 12 - 2 = 10', '9 - 3 = 6, 6 + 2 = 8',
+     '9 - 3 = 6, 6 - 2 = 4']
     """
     found: dict[str, Attempt] = {}
     stack: list[tuple[tuple[_Term, ...], tuple[str, ...]]] = [(tuple(_Term(n, str(n), False) for n in nums), ())]
@@ -79,17 +87,16 @@ def enumerate_attempts(nums: Sequence[int], operators: str, max_result: int) -> 
         terms, steps = stack.pop()
         if len(terms) == 1:
             working = ", ".join(steps)
-            found[working] = Attempt(working, terms[0].value, terms[0].text)
-            continue
-        for step, term, rest in _combine(terms, operators, max_result):
-            stack.append(((term, *rest), (*steps, step)))
-    return [found[working] for working in sorted(found)]
+            found.setdefault(working, Attempt(working, terms[0].value, terms[0].text))
+        following = [((term, *rest), (*steps, step)) for step, term, rest in _combine(terms, operators, max_result)]
+        stack += reversed(following)
+    return list(found.values())
 
 
-def write_trace(
+def write_guesses(
     attempts: Sequence[Attempt], target: int, patience: int, insight: float, rng: random.Random
 ) -> tuple[str, bool]:
-    """Write one completion (what follows `<think>`): a search that stops at success or when patience runs out.
+    """Write one completion (what follows `<think>`): guesses until success or until patience runs out.
 
     Args:
         attempts: everything that can be tried (`enumerate_attempts`); nothing is tried twice.
@@ -103,14 +110,30 @@ def write_trace(
     wrong = [a for a in attempts if a.value != target]
     rng.shuffle(wrong)
     chance = len(right) / max(1, len(attempts))
-    lines: list[str] = []
+    tried: list[Attempt] = []
     while True:
         solved = bool(right) and (not wrong or rng.random() < insight + (1 - insight) * chance)
-        attempt = rng.choice(right) if solved else wrong.pop()
-        lines.append(f"{attempt.working} {SUCCESS if solved else FAILURE}\n")
-        if solved or len(lines) >= patience or not (wrong or right):
+        tried.append(rng.choice(right) if solved else wrong.pop())
+        if solved or len(tried) >= patience or not (wrong or right):
             break
-    return f"\n{''.join(lines)}</think>\n<answer> {attempt.equation} </answer>", solved
+    return _write(tried, target), solved
+
+
+def write_enumeration(attempts: Sequence[Attempt], target: int) -> str:
+    """Write one completion that tries the attempts in their order until one reaches the target.
+
+    Raises:
+        ValueError: if none does.
+    """
+    solution = next((i for i, attempt in enumerate(attempts) if attempt.value == target), None)
+    if solution is None:
+        raise ValueError(f"no attempt makes {target}")
+    return f"\n{OPENER}{_write(attempts[: solution + 1], target)}"
+
+
+def _write(tried: Sequence[Attempt], target: int) -> str:
+    lines = "".join(f"{a.working} {SUCCESS if a.value == target else FAILURE}\n" for a in tried)
+    return f"\n{lines}</think>\n<answer> {tried[-1].equation} </answer>"
 
 
 # --- reading back ----------------------------------------------------------------------------------------------------
@@ -163,6 +186,7 @@ class Thinking:
         repeats, foreign: attempts so marked.
         false_yes, yes: attempts that end in "yes" and don't solve the puzzle, of all that end in it.
         false_no, solutions: attempts that end in "no" and solve the puzzle, of all that solve it.
+        enumerates: whether a line without equations says that it tries different combinations.
     """
 
     attempts: int
@@ -174,6 +198,7 @@ class Thinking:
     yes: int = 0
     false_no: int = 0
     solutions: int = 0
+    enumerates: bool = False
 
 
 def read_thinking(completion: str) -> Thinking:
@@ -207,6 +232,7 @@ def _count(lines: Sequence[Line]) -> Thinking:
         yes=sum(line.says == SUCCESS for line in lines),
         false_no=marks[Mark.FALSE_NO],
         solutions=sum(line.solves for line in lines),
+        enumerates=any(ENUMERATES in line.text.lower() for line in lines if not line.equations),
     )
 
 
