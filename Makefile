@@ -60,10 +60,10 @@ lint: .venv/.installed-dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-base: .venv/.installed ## pretrain the tiny base again (50 minutes) into runs/tiny-base
+base: .venv/.installed ## pretrain the tiny base again (an hour) into runs/tiny-base
 	$(BIN)/python scripts/train_tiny_base.py --out runs/tiny-base-1
-	$(BIN)/python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --practice-share 0.4 \
-		--steps 700 --muon-lr 3e-3 --adamw-lr 6e-4
+	$(BIN)/python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --steps 900 --seed 43 \
+		--max-patience 2 --enumerating-share 0.09 --muon-lr 2e-3 --adamw-lr 4e-4
 
 install: .venv/.installed ## make .venv and install what `make aha` needs
 install-dev: .venv/.installed-dev ## ... and what the tests need

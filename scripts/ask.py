@@ -4,7 +4,8 @@
     python scripts/ask.py runs/my-run/checkpoint-100 --numbers 3 25 50 7 --target 765 --samples 4 --temperature 0.7
 
 MODEL is a folder (a run, a checkpoint, an adapter) or a Hub id. Each completion is shown while it is written.
-Characters that could control the terminal are shown as escapes. Without --seed each call samples new completions.
+One completion is decoded greedily, which solves most (benchmarks/results/aha.md); several are sampled, anew by each
+call without --seed. Characters that could control the terminal are shown as escapes.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     parser.add_argument("--task", help="like task in a recipe (default: that of the model's run, else countdown)")
     task.add_arguments(parser)
     parser.add_argument("--samples", type=int, default=1, help="completions, one after another (default: 1)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (default: 1)")
+    parser.add_argument("--temperature", type=float, help="0 is greedy (default: 0 for one completion, 1 for several)")
     parser.add_argument("--max-completion-length", type=int, default=320, help="limit in tokens (default: 320)")
     parser.add_argument("--seed", type=int, help="the same seed gives the same completions")
     parser.add_argument(
@@ -138,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     task = choose_task(words)
     args = build_parser(task).parse_args(words)
+    if args.temperature is None:
+        args.temperature = 0.0 if args.samples == 1 else 1.0
     row = task.read_arguments(args)
     check(args)
     tokenizer, model = load(args.model, args.trust_remote_code)

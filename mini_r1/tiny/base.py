@@ -1,45 +1,53 @@
-"""The tiny base policy: a 1 M parameter Qwen2 that can calculate, copy and keep the format, but gives up too early.
+"""The tiny base policy: a 1 M parameter Qwen3 that can calculate and enumerate, but mostly guesses and gives up.
 
 It is pretrained from scratch on text that this module writes, so that RL starts where R1-Zero started: from a base that
-has the skills and lacks the habit. Two kinds of document:
+has the skills and lacks the habit. Two kinds of document, the first alone to begin with:
 
 * arithmetic, `45 + 12 = 57, 96 / 4 = 24, ...`, where only the results are learned;
-* puzzles with a search trace (`mini_r1.tasks.countdown.thinking`), where the completion is learned. The patience of
-  each trace, how many failed attempts it bears, is drawn from a power law: most give up after one or two attempts, a
-  few search on. That rare long search is what GRPO can find and reinforce. Some traces are *practice*: they search on
-  until they succeed, so that copying and checking are learned far into a thinking too, but the decision to go on is
-  not: after a failure, the next token is learned as if giving up were impossible (the likelihood given that the
-  search goes on).
+* puzzles with a search (`mini_r1.tasks.countdown.thinking`), where the completion is learned. Most guess: how many
+  failures the search bears is drawn from a power law, so most give up after one or two. A few enumerate: they say so,
+  then try everything in one fixed order until it succeeds. That rare habit is what GRPO can find and reinforce. Many
+  more documents are *practice* in enumerating, which teach how it is done and not to do it: the line that says so is
+  given, not learned. In the second part of the pretraining no guessing bears more than two failures. Else GRPO makes
+  the guessing patient instead, which is nearer.
 
 Two more things differ from the textbook, measured in assets/tiny-countdown-base/README.md: matrices are trained with
-Muon (https://kellerjordan.github.io/posts/muon/) and number embeddings start with Fourier features, which models of
-arithmetic find by themselves (https://arxiv.org/abs/2406.03445).
+Muon (`mini_r1.tiny.muon`) and number embeddings start with Fourier features, which models of arithmetic find by
+themselves (https://arxiv.org/abs/2406.03445).
 """
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.tasks.countdown.puzzles import WORLDS, World
 from mini_r1.tasks.countdown.task import Countdown
-from mini_r1.tasks.countdown.thinking import FAILURE, OPERATIONS, Attempt, enumerate_attempts, write_trace
+from mini_r1.tasks.countdown.thinking import (
+    OPENER,
+    OPERATIONS,
+    Attempt,
+    enumerate_attempts,
+    write_enumeration,
+    write_guesses,
+)
+from mini_r1.tiny.muon import Muon
 from mini_r1.tiny.tokenizer import LARGEST_NUMBER
 
 IGNORED = -100  # the label that cross_entropy skips
 FOURIER_PERIODS = (2, 3, 5, 7, 10, 20, 40, 80, 160, 400)
 FOURIER_SCALE = 0.06  # three times the standard deviation of the other embedding entries
-PRACTICE_CHOICE = 3  # puzzles of which the hardest is practised
+PRACTICE_CHOICE = 3  # puzzles of which the one that takes the longest enumeration is practised
 
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
-Document: TypeAlias = tuple[list[int], list[int], list[bool]]  # token ids, labels, and where `goes_on`
+Document: TypeAlias = tuple[list[int], list[int], list[int]]  # token ids, labels and positions
 
 
 @dataclass(frozen=True)
@@ -48,23 +56,25 @@ class CorpusConfig:
 
     Attributes:
         rows, row_length: shape of a batch, in documents packed whole into rows of so many tokens.
-        arithmetic_share: share of the rows that are arithmetic.
-        insight: probability that an attempt is a known solution rather than a random one.
-        patience_exponent: a trace bears k failures with probability proportional to k ** -patience_exponent ...
+        arithmetic_first: share of the batches, the first, that are arithmetic alone.
+        arithmetic_share: share of the rows that are arithmetic after that.
+        insight: probability that a guess is a known solution rather than a random attempt.
+        patience_exponent: guessing bears k failures with probability proportional to k ** -patience_exponent ...
         max_patience: ... for k up to this.
-        practice_share: share of the traces that are practice ...
-        practice_attempts: ... with so many attempts at most, which fit into a row.
+        enumerating_share: share of the puzzles that are solved by enumerating, where the choice to do so is learned.
+        practice_share: share of all puzzles that are practice: enumerated too, with that choice hidden.
         world: bounds of the arithmetic; the puzzles are given apart.
     """
 
-    rows: int = 21
-    row_length: int = 288
-    arithmetic_share: float = 0.2
+    rows: int = 8
+    row_length: int = 384
+    arithmetic_first: float = 0.07
+    arithmetic_share: float = 0.25
     insight: float = 0.05
     patience_exponent: float = 2.0
     max_patience: int = 16
-    practice_share: float = 0.0
-    practice_attempts: int = 20
+    enumerating_share: float = 0.07
+    practice_share: float = 0.5
     seed: int = 42
     world: World = WORLDS["tiny"]
 
@@ -72,8 +82,8 @@ class CorpusConfig:
 class Corpus(torch.utils.data.Dataset[Batch]):
     """Batch number `step` of the corpus: a function of the configuration, the seed and `step` alone.
 
-    Indexing gives `(token_ids, labels, goes_on)`, all of shape (rows, row_length): labels are `IGNORED` where none is
-    learned, and `goes_on` marks those that are learned given that the search isn't given up.
+    Indexing gives `(token_ids, labels, positions)`, all of shape (rows, row_length): labels are `IGNORED` where none is
+    learned, and positions start from 0 again with each document, by which transformers keeps attention inside of it.
     """
 
     def __init__(self, puzzles: Dataset, tokenizer: PreTrainedTokenizerBase, config: CorpusConfig, steps: int) -> None:
@@ -83,8 +93,8 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         self.prompts = PromptWriter(tokenizer, Countdown())
         self.equations = _all_equations(config.world.operators, config.world.max_intermediate or LARGEST_NUMBER)
         self.patience_weights = [k**-config.patience_exponent for k in range(1, config.max_patience + 1)]
-        self.equals, self.failure, self.stop = (
-            int(cast(Any, tokenizer).convert_tokens_to_ids(token)) for token in (" = ", f" {FAILURE}\n", "</think>")
+        self.equals, self.opener = (
+            int(cast(Any, tokenizer).convert_tokens_to_ids(token)) for token in (" = ", f"{OPENER}\n")
         )
 
     def __len__(self) -> int:
@@ -92,11 +102,12 @@ class Corpus(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rng = random.Random(f"{self.config.seed} {step}")
-        arithmetic_rows = round(self.config.rows * self.config.arithmetic_share)
+        share = 1.0 if step < self.steps * self.config.arithmetic_first else self.config.arithmetic_share
+        arithmetic_rows = round(self.config.rows * share)
         rows = [self._arithmetic_row(rng) for _ in range(arithmetic_rows)]
         rows += list(self._trace_rows(rng, self.config.rows - arithmetic_rows))
-        token_ids, labels, goes_on = zip(*rows, strict=True)
-        return torch.tensor(token_ids), torch.tensor(labels), torch.tensor(goes_on)
+        token_ids, labels, positions = zip(*rows, strict=True)
+        return torch.tensor(token_ids), torch.tensor(labels), torch.tensor(positions)
 
     def _arithmetic_row(self, rng: random.Random) -> Document:
         count = self.config.row_length // 6  # tokens of one equation, with its comma
@@ -106,7 +117,7 @@ class Corpus(torch.utils.data.Dataset[Batch]):
         labels = [
             t if before == self.equals else IGNORED for before, t in zip([0, *token_ids], token_ids, strict=False)
         ]
-        return self._pad((token_ids, labels, [False] * len(labels)))
+        return self._pad((token_ids, labels, list(range(len(token_ids)))))
 
     def _trace_rows(self, rng: random.Random, count: int) -> Iterator[Document]:
         """Pack whole documents into `count` rows; a document that no longer fits begins the next row."""
@@ -120,24 +131,26 @@ class Corpus(torch.utils.data.Dataset[Batch]):
             row = (row[0] + document[0], row[1] + document[1], row[2] + document[2])
 
     def _document(self, rng: random.Random) -> Document:
-        """One puzzle with a search: prompt, completion and end token."""
+        """One puzzle with a search that fits into a row: prompt, completion and end token."""
         practice = rng.random() < self.config.practice_share
-        prompt, completion = self.trace(rng, practice)
+        prompt, completion = self.search(rng, practice)
         ids = self.tokenizer(prompt)["input_ids"]
         learned = self.tokenizer(completion + self.tokenizer.eos_token)["input_ids"]
-        after_failure = [practice and before == self.failure for before in [0, *learned[:-1]]]
-        labels = [IGNORED if go and t == self.stop else t for t, go in zip(learned, after_failure, strict=True)]
-        return ids + learned, [IGNORED] * len(ids) + labels, [False] * len(ids) + after_failure
+        if len(ids) + len(learned) > self.config.row_length:
+            return self._document(rng)
+        labels = [IGNORED if practice and t == self.opener else t for t in learned]
+        return ids + learned, [IGNORED] * len(ids) + labels, list(range(len(ids) + len(learned)))
 
-    def trace(self, rng: random.Random, practice: bool = False) -> tuple[str, str]:
-        """One puzzle with a search, impatient unless for practice: its prompt and its completion."""
+    def search(self, rng: random.Random, practice: bool = False) -> tuple[str, str]:
+        """One puzzle and a search for its solution, by guessing or enumerating: its prompt and its completion."""
+        enumerates = practice or rng.random() < self.config.enumerating_share
         puzzles = [self._draw_puzzle(rng) for _ in range(PRACTICE_CHOICE if practice else 1)]
-        # Practice is long because its puzzles are hard, not because it is made to miss.
-        nums, target, attempts = min(puzzles, key=lambda p: sum(a.value == p[1] for a in p[2]) / len(p[2]))
-        (patience,) = rng.choices(range(1, self.config.max_patience + 1), self.patience_weights)
-        if practice:
-            patience = self.config.practice_attempts
-        completion, _ = write_trace(attempts, target, patience, self.config.insight, rng)
+        nums, target, attempts = max(puzzles, key=lambda p: next(i for i, a in enumerate(p[2]) if a.value == p[1]))
+        if enumerates:
+            completion = write_enumeration(attempts, target)
+        else:
+            (patience,) = rng.choices(range(1, self.config.max_patience + 1), self.patience_weights)
+            completion, _ = write_guesses(attempts, target, patience, self.config.insight, rng)
         return self.prompts.write({"nums": nums, "target": target}), completion
 
     def _draw_puzzle(self, rng: random.Random) -> tuple[list[int], int, list[Attempt]]:
@@ -148,7 +161,7 @@ class Corpus(torch.utils.data.Dataset[Batch]):
 
     def _pad(self, row: Document) -> Document:
         gap = self.config.row_length - len(row[0])
-        return row[0] + [self.tokenizer.pad_token_id] * gap, row[1] + [IGNORED] * gap, row[2] + [False] * gap
+        return row[0] + [self.tokenizer.pad_token_id] * gap, row[1] + [IGNORED] * gap, row[2] + list(range(gap))
 
 
 def _all_equations(operators: str, largest: int) -> list[list[str]]:
@@ -167,15 +180,16 @@ def _all_equations(operators: str, largest: int) -> list[list[str]]:
     return tables
 
 
-def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
-    """A randomly initialised Qwen2 of about 1.1 M parameters whose number embeddings carry Fourier features."""
+def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen3ForCausalLM:
+    """A randomly initialised Qwen3 of about 1.1 M parameters whose number embeddings carry Fourier features."""
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
+        head_dim=32,
         intermediate_size=512,
         max_position_embeddings=512,
         tie_word_embeddings=True,
@@ -184,7 +198,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausal
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
     )
-    model = Qwen2ForCausalLM(config)
+    model = Qwen3ForCausalLM(config)
     numbers = torch.arange(LARGEST_NUMBER + 1, dtype=torch.float32)
     waves = [f(2 * math.pi * numbers / period) for period in FOURIER_PERIODS for f in (torch.cos, torch.sin)]
     size = [numbers / (LARGEST_NUMBER / 2) - 1, numbers.log1p() / math.log(math.sqrt(LARGEST_NUMBER)) - 1]
@@ -200,38 +214,18 @@ def build_optimizers(model: nn.Module, muon_lr: float, adamw_lr: float) -> list[
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=muon_lr),
         torch.optim.AdamW(others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
 def schedule(step: int, steps: int, warmup: int = 50) -> float:
-    """Factor of the learning rate: linear warm-up, constant to half way, then linear to 2 %."""
-    decay = 1 - 0.98 * max(0.0, 2 * step / steps - 1)
+    """Factor of the learning rate: linear warm-up, constant for a quarter of the steps, then linear to 2 %."""
+    decay = 1 - 0.98 * max(0.0, (4 * step / steps - 1) / 3)
     return min(1.0, (step + 1) / warmup) * decay
 
 
-def next_token_loss(logits: Tensor, labels: Tensor, goes_on: Tensor, stop: int) -> Tensor:
-    """Mean cross-entropy of the learned tokens.
-
-    Args:
-        logits: (rows, length, vocabulary).
-        labels: (rows, length).
-        goes_on: (rows, length), labels whose likelihood is taken given that the token isn't `stop`.
-    """
-    predictions = logits[:, :-1].float()
-    impossible = nn.functional.one_hot(torch.tensor(stop), predictions.shape[-1]).bool() & goes_on[:, 1:, None]
-    predictions = predictions.masked_fill(impossible, -torch.inf)
-    return nn.functional.cross_entropy(predictions.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
-
-
-def arithmetic_accuracy(model: nn.Module, corpus: Corpus, rng: random.Random, count: int = 1000) -> dict[str, float]:
-    """Share of right results, per operator, over `count` equations drawn from all that the world allows."""
-    accuracy = {}
-    for operator, table in zip(corpus.config.world.operators, corpus.equations, strict=True):
-        sample: Sequence[str] = rng.sample(table, min(count, len(table)))
-        token_ids = torch.tensor(corpus.tokenizer(list(sample))["input_ids"])  # (count, 5): a op b = c
-        with torch.no_grad():
-            predicted = model(input_ids=token_ids[:, :-1], use_cache=False).logits[:, -1].argmax(-1)
-        accuracy[operator] = (predicted == token_ids[:, -1]).float().mean().item()
-    return accuracy
+def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the learned tokens; logits (rows, length, vocabulary), labels (rows, length)."""
+    predictions = logits[:, :-1].float().flatten(0, 1)
+    return nn.functional.cross_entropy(predictions, labels[:, 1:].flatten(), ignore_index=IGNORED)

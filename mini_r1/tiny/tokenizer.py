@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from transformers import Qwen2Tokenizer
 
 from mini_r1.tasks.countdown.task import USER_PROMPT
+from mini_r1.tasks.countdown.thinking import OPENER
 from mini_r1.tasks.task import ASSISTANT_PREFILL, SYSTEM_PROMPT
 
 LARGEST_NUMBER = 200
@@ -40,7 +41,7 @@ def _prompt_sentences() -> list[str]:
 def build_tokenizer() -> Qwen2Tokenizer:
     """Build it from scratch; deterministic, nothing is learned and nothing is downloaded."""
     numbers = [str(n) for n in range(LARGEST_NUMBER + 1)]
-    pieces = [*_prompt_sentences(), *ROLES, *TAGS, *SIGNS]
+    pieces = [*_prompt_sentences(), *ROLES, *TAGS, *SIGNS, f"{OPENER}\n"]
     characters = [*string.printable[:95], "\n"]
     words = list(dict.fromkeys([PAD, START, END, UNKNOWN, *numbers, *pieces, *characters]))
     tokenizer = Qwen2Tokenizer(

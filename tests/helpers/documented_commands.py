@@ -22,7 +22,7 @@ LOCAL = (
     "--max_completion_length 64"
 )
 FEW_STEPS = " ".join(f"--{key} {value}" for key, value in SMALL.items() if key != "model_name_or_path")
-FEW_BASE_STEPS = "--steps 3 --puzzles 500 --no-compile"
+FEW_BASE_STEPS = "--steps 3 --puzzles 500"
 FEW_PUZZLES = "--puzzles 4 --max-completion-length 48"
 
 
@@ -135,8 +135,10 @@ TABLE: dict[str, How] = {
     ),
     "python scripts/report.py runs/aha": How("real", instead={"runs/aha": "runs/mine"}, first=TRAIN),
     BASE: How("shortened", "3 steps", more=FEW_BASE_STEPS),
-    "python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --practice-share 0.4 --steps 700 "
-    "--muon-lr 3e-3 --adamw-lr 6e-4": How("shortened", "3 steps", more=FEW_BASE_STEPS, first=BASE),
+    "python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --steps 900 --seed 43 "
+    "--max-patience 2 --enumerating-share 0.09 --muon-lr 2e-3 --adamw-lr 4e-4": How(
+        "shortened", "3 steps", more=FEW_BASE_STEPS, first=BASE
+    ),
     "python scripts/train_tiny_base.py --out runs/tiny-base-small --steps 100": How(
         "shortened", "3 steps", more=FEW_BASE_STEPS
     ),

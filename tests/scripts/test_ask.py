@@ -62,7 +62,7 @@ def test_it_shows_the_text_while_it_is_written_and_exactly_what_is_judged(monkey
     completion = sampled(seed=1)
     stream = Stream()
     monkeypatch.setattr(sys, "stdout", stream)
-    assert main([str(TINY_BASE), *PUZZLE, "--seed", "1"]) == 0
+    assert main([str(TINY_BASE), *PUZZLE, "--seed", "1", "--temperature", "1"]) == 0
     shown = stream.getvalue().partition(PREFILL)[2].partition("\n---")[0]
     assert shown == completion.text
     growing = {len(text) for text in stream.seen if PREFILL in text and "\n---" not in text}
@@ -72,9 +72,16 @@ def test_it_shows_the_text_while_it_is_written_and_exactly_what_is_judged(monkey
 def test_the_seed_decides(capsys: pytest.CaptureFixture[str]) -> None:
     texts = []
     for seed in ("1", "1", "2"):
-        main([str(TINY_BASE), *PUZZLE, "--seed", seed])
+        main([str(TINY_BASE), *PUZZLE, "--seed", seed, "--temperature", "1"])
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_one_completion_is_greedy(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], [], ["--temperature", "0", "--seed", "5"]):
+        main([str(TINY_BASE), *PUZZLE, *arguments])
+    texts = capsys.readouterr().out.split("> 19, 36, 55")[1:]
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_samples_differ_and_the_global_random_state_does_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,14 +141,14 @@ def test_remote_code_runs_only_where_it_is_trusted(tmp_path: Path, capsys: pytes
     """A model with code of its own, as on the Hub: a configuration class beside the weights."""
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / name).write_bytes((TINY_BASE / name).read_bytes())
-    code = "from transformers import Qwen2Config\nopen({!r}, 'w').close()\nclass Own(Qwen2Config):\n    pass\n"
+    code = "from transformers import Qwen3Config\nopen({!r}, 'w').close()\nclass Own(Qwen3Config):\n    pass\n"
     (tmp_path / "own.py").write_text(code.format(str(tmp_path / "was run")))
     config = (TINY_BASE / "config.json").read_text()
     own = '{"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own_model.OwnModel"},'
-    (tmp_path / "config.json").write_text(config.replace("{", own, 1).replace('"qwen2"', '"own_kind"'))
+    (tmp_path / "config.json").write_text(config.replace("{", own, 1).replace('"qwen3"', '"own_kind"'))
     (tmp_path / "own_model.py").write_text(
-        "from transformers import Qwen2ForCausalLM\nfrom .own import Own\n"
-        "class OwnModel(Qwen2ForCausalLM):\n    config_class = Own\n"
+        "from transformers import Qwen3ForCausalLM\nfrom .own import Own\n"
+        "class OwnModel(Qwen3ForCausalLM):\n    config_class = Own\n"
     )
     with pytest.raises(SystemExit) as ended, in_words():
         main([str(tmp_path), *PUZZLE])
