@@ -21,7 +21,10 @@ with in_words():
     from mini_r1.runs.records import Interval, Record, Result, read_results, read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-METRICS = ("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic", "attempts", "length")
+METRICS = (
+    *("pass@1", "pass@4", "greedy", "format", "truncated", "arithmetic"),
+    *("enumerating", "attempts", "repeats", "length"),
+)
 
 
 def cell(name: str, interval: Interval) -> str:
@@ -29,6 +32,10 @@ def cell(name: str, interval: Interval) -> str:
     factor, unit = (100.0, " %") if metric_of(name).unit == "%" else (1.0, "")
     value, low, high = (factor * part for part in (interval.value, interval.low, interval.high))
     return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
+
+
+def _hard(result: Result) -> Interval:
+    return result.groups["difficulty"]["hard"].metrics["pass@1"]
 
 
 def read_finished(folder: Path) -> tuple[Record, Result, Result]:
@@ -54,6 +61,8 @@ def write_table(folders: Sequence[Path]) -> str:
         rows.append(
             [name, cell(name, base.metrics[name]), *(cell(name, trained.metrics[name]) for _, _, trained in runs)]
         )
+    hard = [cell("pass@1", _hard(result)) for result in (base, *(trained for _, _, trained in runs))]
+    rows.insert(3, ["pass@1 on hard puzzles", *hard])
     rows.append(["training, minutes", "", *(f"{run['seconds'] / 60:.1f}" for run, _, _ in runs)])
     evaluations = [sum(result.seconds or 0.0 for result in results) / 60 for _, *results in runs]
     rows.append(["evaluation of both, minutes", "", *(f"{minutes:.1f}" for minutes in evaluations)])

@@ -74,7 +74,7 @@ class Entry(Variant):
 
 ENTRIES = (
     Entry("Mini-R1", ours=True),
-    Entry("Mini-R1-600-steps", ours=True, changes={"max_steps": "600"}),
+    Entry("Mini-R1-before", ours=True, changes={"max_steps": "130", "learning_rate": "2e-4"}),
     Entry("TRL-our-recipe", ours=False, changes=VARIANTS[1].changes),
     Entry(
         "TRL-tutorial",

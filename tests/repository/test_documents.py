@@ -117,6 +117,9 @@ def rows(text: str) -> dict[str, list[str]]:
     [
         ("solved (pass@1, sampled)", "pass@1", 1),
         ("solved in one of 4 samples (pass@4)", "pass@4", 1),
+        ("solved greedily", "greedy", 1),
+        ("hard puzzles solved (pass@1)", "pass@1 on hard puzzles", 1),
+        ("completions that enumerate", "enumerating", 1),
         ("right format (truncation counts against it)", "format", 1),
         ("attempts per completion", "attempts", 1),
         ("tokens per completion", "length", 0),
