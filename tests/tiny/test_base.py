@@ -159,7 +159,7 @@ def test_a_document_does_not_see_the_one_before_it_in_its_row(corpus: Corpus, to
     token_ids, _, positions = (part[-1:] for part in corpus[0])
     second = positions[0].tolist().index(0, 1)
     changed = token_ids.clone()
-    changed[0, :second] = tokenizer.convert_tokens_to_ids("7")
+    changed[0, :second] = tokenizer("7")["input_ids"][0]
     with torch.no_grad():
         logits, others = (
             model(input_ids=ids, position_ids=positions, use_cache=False).logits[0] for ids in (token_ids, changed)
