@@ -195,6 +195,7 @@ TABLE: dict[str, How] = {
     ),
     "python scripts/make_pages.py": How("real"),
     "make pages": How("dry run", "its one command is run above", more="--dry-run", shows="scripts/make_pages.py"),
+    "make base": How("dry run", "its two commands are above", more="--dry-run", shows="--max-patience 2"),
     "make bench": How("dry run", "its programs are above", more="--dry-run", shows="--entry Mini-R1"),
     "make lab": How("dry run", "opens a browser", more="--dry-run", shows="jupyterlab"),
     "make test": CI,
