@@ -160,10 +160,11 @@ def main() -> int:
     tokenizer.save_pretrained(args.out)
     write_practice(args.out, sides)
     (args.out / CHECKPOINT).unlink(missing_ok=True)
+    measured = sides.held_out.select(range(min(MEASURED, len(sides.held_out))))
     report = {
         "minutes": (time.monotonic() - started) / 60,
         "arithmetic": arithmetic_accuracy(model, corpus, random.Random(args.seed)),
-        "enumeration": enumeration(model, corpus, sides.held_out.select(range(MEASURED)), args.seed),
+        "enumeration": enumeration(model, corpus, measured, args.seed),
     }
     print(json.dumps(report, indent=2))
     return 0

@@ -229,6 +229,7 @@ def test_summary_of_known_texts() -> None:
         "length": (len(RIGHT) + len(WRONG) + 2 * len(CUT) + 4 * len(FOREIGN)) / 8,
         "truncated": 2 / 8,
         "attempts": (1 + 1 + 1 + 1) / 8,
+        "enumerating": 0,
         "arithmetic": 7 / 8,
         "repeats": 0,
         "foreign": 1 / 4,  # CUT, in the second puzzle

@@ -433,7 +433,7 @@ def test_metric_without_a_value_is_left_out(tmp_path: Path, make: Make, base: An
 
 def test_plots_are_embedded_light_and_dark_with_one_legend(page: Page) -> None:
     pictures = [[str(image[key]) for image in page.tags(tag)] for tag, key in (("img", "src"), ("source", "srcset"))]
-    assert len(pictures[0]) == len(pictures[1]) == 4
+    assert len(pictures[0]) == len(pictures[1]) == 5
     for sources, colour in zip(pictures, ((255, 255, 255), (0x16, 0x1B, 0x22)), strict=True):
         for source in sources:
             image = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).convert("RGB")
