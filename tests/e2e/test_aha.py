@@ -26,9 +26,8 @@ def script(name: str, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("aha") / "run"
-    script(
-        "run_r1_grpo.py", "--config", TINY_RECIPE, "--max_steps", STEPS, "--output_dir", folder, "--eval_steps", STEPS
-    )
+    arguments = ("--max_steps", STEPS, "--lr_scheduler_type", "constant", "--eval_steps", STEPS)
+    script("run_r1_grpo.py", "--config", TINY_RECIPE, *arguments, "--output_dir", folder)
     script("evaluate.py", TINY_BASE, folder, "--puzzles", 256, "--samples", 2, "--out", folder / "evaluation.json")
     script("report.py", folder)
     return folder

@@ -560,7 +560,7 @@ def test_without_an_evaluation(tmp_path: Path, make: Make, written: Written) -> 
     before, after = (100 * points(make_log(), f"eval_{SOLVED}")[step] for step in (0, 200))
     assert f"{before:.1f} % of the held-out problems were solved at step 0 and {after:.1f} % at step 200" in page.text
     assert "There is no evaluation.json in the run's folder yet. Make one" in page.text
-    assert len(page.tags("img")) == 4 and not page.tags("table") and "steps 200" in page.text
+    assert len(page.tags("img")) == 5 and not page.tags("table") and "steps 200" in page.text
 
 
 def test_the_command_that_it_names_makes_the_evaluation(finished_run: Path, tmp_path: Path, written: Written) -> None:
