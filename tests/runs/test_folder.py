@@ -79,7 +79,7 @@ def test_an_empty_folder_a_run_and_a_finished_run_are_told_apart(
 
 
 DECIDING = [
-    ("--learning_rate", "1e-5", "learning_rate: 0.0002 -> 1e-05"),
+    ("--learning_rate", "1e-5", "learning_rate: 0.0004 -> 1e-05"),
     ("--seed", "7", "seed: 42 -> 7"),
     ("--model_name_or_path", "another/model", '"another/model"'),
     ("--split_seed", "1", "split_seed: 42 -> 1"),

@@ -43,7 +43,7 @@ def test_the_built_configuration_gives_the_same_record(small_arguments: list[str
 @pytest.mark.parametrize(
     ("options", "deciding", "harmless"),
     [
-        (["--learning_rate", "1e-5"], ["learning_rate: 0.0002 -> 1e-05"], []),
+        (["--learning_rate", "1e-5"], ["learning_rate: 0.0004 -> 1e-05"], []),
         (["--seed", "7", "--beta", "0.1"], ["beta: 0 -> 0.1", "seed: 42 -> 7"], []),
         (["--test_size", "0.2"], ["test_size: 0.1 -> 0.2"], []),
         (["--use_peft", "true"], ["use_peft: false -> true"], []),
