@@ -72,7 +72,7 @@ def test_browser_reads_the_page_without_complaint(page: Path, browse: Browse, re
     assert "(pass@1): 13.7 % (11.7–15.7) before, 64.2 % (62.2–66.2) after." in dom.text
     written = [result["samples"][i]["completion"] for i in range(16) for result in results]
     assert dom.pres[1:-2] == [f"<think>{completion}" for completion in written]
-    assert len(dom.tags("img")) == 4 and not dom.tags("script")
+    assert len(dom.tags("img")) == 5 and not dom.tags("script")
 
 
 def test_a_complaint_would_be_seen_and_no_script_could_run(page: Path, browse: Browse, tmp_path: Path) -> None:
