@@ -34,10 +34,6 @@ def cell(name: str, interval: Interval) -> str:
     return f"{value:.1f}{unit} [{low:.1f}, {high:.1f}]"
 
 
-def _hard(result: Result) -> Interval:
-    return result.groups["difficulty"]["hard"].metrics["pass@1"]
-
-
 def read_finished(folder: Path) -> tuple[Record, Result, Result]:
     """How a run was made, and the results of base and trained model.
 
@@ -57,14 +53,16 @@ def write_table(folders: Sequence[Path]) -> str:
     first, base, _ = runs[0]
     header = ["", "base", *(f"seed {run['seed']}" for run, _, _ in runs)]
     rows = [header, ["---"] * len(header)]
+    results = (base, *(trained for _, _, trained in runs))
     for name in METRICS:
-        rows.append(
-            [name, cell(name, base.metrics[name]), *(cell(name, trained.metrics[name]) for _, _, trained in runs)]
-        )
-    hard = [cell("pass@1", _hard(result)) for result in (base, *(trained for _, _, trained in runs))]
-    rows.insert(3, ["pass@1 on hard puzzles", *hard])
+        rows.append([name, *(cell(name, result.metrics[name]) for result in results)])
+        if name == "pass@1":  # few puzzles may have no hard one among them
+            hard = [result.groups["difficulty"].get("hard") for result in results]
+            rows.append(
+                [f"{name} on hard puzzles", *(cell(name, group.metrics[name]) if group else "" for group in hard)]
+            )
     rows.append(["training, minutes", "", *(f"{run['seconds'] / 60:.1f}" for run, _, _ in runs)])
-    evaluations = [sum(result.seconds or 0.0 for result in results) / 60 for _, *results in runs]
+    evaluations = [sum(result.seconds or 0.0 for result in both) / 60 for _, *both in runs]
     rows.append(["evaluation of both, minutes", "", *(f"{minutes:.1f}" for minutes in evaluations)])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     seeds = " ".join(str(run["seed"]) for run, _, _ in runs)

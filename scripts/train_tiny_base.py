@@ -19,24 +19,23 @@ import json
 import random
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
 from mini_r1.program.failures import in_words
+from mini_r1.program.problems import UserError
 
 with in_words():
     import torch
-    from torch.utils.data import DataLoader, Subset
     from tqdm import tqdm
     from transformers import Qwen3ForCausalLM
 
+    from mini_r1.policy.loading import load_model, resolve_model
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.runs.holdout import DataSettings, Sides, hold_out
     from mini_r1.runs.identity import PRACTICE
     from mini_r1.tiny.base import (
-        Batch,
         Corpus,
         CorpusConfig,
         build_model,
@@ -46,7 +45,7 @@ with in_words():
     )
     from mini_r1.tiny.skills import arithmetic_accuracy, enumeration
     from mini_r1.tiny.tokenizer import build_tokenizer
-    from mini_r1.train.interrupts import StopRequest, leave_signals_to_parent
+    from mini_r1.train.interrupts import StopRequest
 
 CHECKPOINT = "checkpoint.pt"
 SAVE_EVERY = 500  # steps
@@ -55,18 +54,35 @@ SPLIT_SEED = 42  # the recipe's split_seed, whatever --seed is: what GRPO holds 
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line.
+
+    Raises:
+        UserError: naming the value and what is allowed.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of model, tokenizer and checkpoint")
     parser.add_argument("--steps", type=int, default=7000, help="optimizer steps of 8 rows x 384 tokens")
     parser.add_argument("--puzzles", type=int, default=50_000, help="puzzles before the split: max_samples in a recipe")
     parser.add_argument("--init", type=Path, help="folder of a base to go on from, with no arithmetic first")
-    parser.add_argument("--max-patience", type=int, default=16, help="failures that guessing bears at most")
-    parser.add_argument("--enumerating-share", type=float, default=0.07, help="puzzles that are enumerated by choice")
+    parser.add_argument(
+        "--max-patience", type=int, default=CorpusConfig.max_patience, help="failures that guessing bears at most"
+    )
+    parser.add_argument(
+        "--enumerating-share", type=float, default=CorpusConfig.enumerating_share, help="enumerated by choice"
+    )
     parser.add_argument("--muon-lr", type=float, default=1e-2, help="learning rate of the matrices")
     parser.add_argument("--adamw-lr", type=float, default=2e-3, help="learning rate of embeddings, norms and biases")
     parser.add_argument("--seed", type=int, default=42, help="seed of the weights and the corpus (default: 42)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for wrong, name, value, allowed in (
+        (args.steps < 1, "steps", args.steps, "at least 1"),
+        (args.puzzles < 10, "puzzles", args.puzzles, "at least 10, of which one is held out"),
+        (args.max_patience < 1, "max-patience", args.max_patience, "at least 1"),
+        (not 0 <= args.enumerating_share <= 1, "enumerating-share", args.enumerating_share, "0 to 1"),
+    ):
+        if wrong:
+            raise UserError(f"--{name} {value}: give {allowed}")
+    return args
 
 
 def train(
@@ -77,17 +93,13 @@ def train(
     stop: StopRequest,
 ) -> int:
     """Run the steps that are left, with a checkpoint every `SAVE_EVERY` steps and on an interrupt; return the steps."""
-    step = _resume(checkpoint, model, optimizers)
+    done = _resume(checkpoint, model, optimizers)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    loader: DataLoader[Batch] = DataLoader(
-        Subset(corpus, range(step, len(corpus))),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=8,
-        worker_init_fn=leave_signals_to_parent,
+    bar = tqdm(
+        range(done, len(corpus)), initial=done, total=len(corpus), desc="pretraining", unit="step", smoothing=0.05
     )
-    bar = tqdm(loader, initial=step, total=len(corpus), desc="pretraining", unit="step", smoothing=0.05)
-    for token_ids, labels, positions in bar:
+    for step in bar:
+        token_ids, labels, positions = corpus[step]
         _set_learning_rate(optimizers, peaks, schedule(step, len(corpus)))
         logits = model(input_ids=token_ids, position_ids=positions, use_cache=False).logits
         loss = next_token_loss(logits, labels)
@@ -96,15 +108,15 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        step += 1
-        if step % 20 == 0:
+        done = step + 1
+        if done % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
-        if step % SAVE_EVERY == 0 or stop.received is not None:
+        if done % SAVE_EVERY == 0 or stop.received is not None:
             _set_learning_rate(optimizers, peaks, 1.0)  # the schedule starts from the peaks again
-            _save(checkpoint, model, optimizers, step)
+            _save(checkpoint, model, optimizers, done)
         if stop.received is not None:
             break
-    return step
+    return done
 
 
 def _set_learning_rate(optimizers: list[torch.optim.Optimizer], peaks: list[list[float]], factor: float) -> None:
@@ -142,11 +154,15 @@ def main() -> int:
     tokenizer = build_tokenizer()
     sides = hold_out(DataSettings("generated:tiny", max_samples=args.puzzles, split_seed=SPLIT_SEED))
     puzzles = sides.train
-    config = CorpusConfig(seed=args.seed, max_patience=args.max_patience, enumerating_share=args.enumerating_share)
+    config = CorpusConfig(
+        seed=args.seed,
+        arithmetic_first=0.0 if args.init else CorpusConfig.arithmetic_first,
+        max_patience=args.max_patience,
+        enumerating_share=args.enumerating_share,
+    )
     model = build_model(tokenizer, args.seed)
     if args.init:
-        config = replace(config, arithmetic_first=0.0)
-        model.load_state_dict(Qwen3ForCausalLM.from_pretrained(args.init).state_dict())
+        model.load_state_dict(load_model(resolve_model(str(args.init))).state_dict())
     corpus = Corpus(puzzles, tokenizer, config, args.steps)
     print(f"{model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens, {len(puzzles)} puzzles")
     started = time.monotonic()

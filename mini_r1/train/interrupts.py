@@ -87,15 +87,6 @@ def highest(number: int, args: TrainingArguments) -> int:
     return int(shared)
 
 
-def leave_signals_to_parent(worker: int) -> None:
-    """For DataLoader workers, which a signal to the whole group reaches too: the parent ends them in order.
-
-    `worker` is their number.
-    """
-    for number in EXIT_STATUS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 class _EvaluationLeft(Exception):
     """Raised in the middle of an evaluation, to get out of it."""
 

@@ -202,3 +202,20 @@ def test_script_trains_stops_on_sigterm_and_goes_on(tmp_path: Path) -> None:
     models = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("whole", "parts")]
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--steps", "0", "--steps 0: give at least 1"),
+        ("--puzzles", "9", "--puzzles 9: give at least 10"),
+        ("--max-patience", "0", "--max-patience 0: give at least 1"),
+        ("--enumerating-share", "1.5", "--enumerating-share 1.5: give 0 to 1"),
+        ("--init", "no/such/base", "there is no model folder 'no/such/base'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(option: str, value: str, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--puzzles", "200", option, value]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
