@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # phases.py, also where a test runs this file
 
 from mini_r1.program.failures import in_words
 
 with in_words():
+    from phases import forget_peak, resident
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
     from mini_r1.machine.hardware import hardware
@@ -57,12 +59,6 @@ CASES = [
     Case(768, 3072, 8, 32768, 8, 64, checkpointing=False),
     Case(768, 3072, 8, 32768, 8, 64, checkpointing=True),
 ]
-
-
-def status(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def make_model(case: Case, folder: Path) -> None:
@@ -104,11 +100,10 @@ def measure(case: Case) -> dict[str, float]:
         script, training, model = parse_recipe(["--config", str(RECIPE), *flags])
         shape = measure_shape(load_config(model)[0], model)
         items = training_items(shape, step_of(script, training, model), Launch(), capacity=0)
-        # Forget the peak so far, which saving the model made.
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        before = status("VmRSS")
+        forget_peak()  # which saving the model made
+        before = resident("VmRSS")
         build_trainer(script, training, model, SampleRecorder(folder / "samples", 0)).train()
-        return {"parameters": shape.parameters, "estimate": peak(items), "measured": status("VmHWM") - before}
+        return {"parameters": shape.parameters, "estimate": peak(items), "measured": resident("VmHWM") - before}
 
 
 def run_case(index: int) -> dict[str, float]:

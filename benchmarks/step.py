@@ -12,21 +12,20 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # phases.py, also where a test runs this file
 
 from mini_r1.program.failures import in_words
 
 with in_words():
     import torch
+    from phases import PHASES, Stopwatch, fastest, matrix_peak, now, share_of_peak
     from trl import GRPOTrainer
 
     from mini_r1.machine.hardware import hardware
@@ -38,7 +37,6 @@ with in_words():
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "receipes" / "grpo-tiny-countdown.yaml"
-PHASES = ("generation", "scoring", "log-probabilities", "forward", "backward", "optimizer", "other")
 
 
 @dataclass(frozen=True)
@@ -84,60 +82,27 @@ class Stepper:
     """Takes steps of one variant and says how long each phase took."""
 
     def __init__(self, variant: Variant, model: str) -> None:
-        self.spent: defaultdict[str, float] = defaultdict(float)
-        self.tokens: Counter[str] = Counter()
         self.trainer, _ = build(variant, {"model_name_or_path": model, "learning_rate": "0"})
         self.micro_batches = self.trainer.args.gradient_accumulation_steps
         self.trainer.current_gradient_accumulation_steps = self.micro_batches
         self.trainer.create_optimizer()
         self.batches = iter(self.trainer.get_train_dataloader())
-        self._time("_generate_single_turn", lambda: "generation")
-        self._time("_calculate_rewards", lambda: "scoring")
-        of_loss = torch.is_grad_enabled
-        self._time("_get_per_token_logps_and_entropies", lambda: "forward" if of_loss() else "log-probabilities")
-        self._time("backward", lambda: "backward", owner=self.trainer.accelerator)
-        self.trainer.model.register_forward_pre_hook(self._count, with_kwargs=True)
-
-    def _time(self, name: str, phase: Callable[[], str], owner: Any = None) -> None:
-        owner = owner or self.trainer
-        inner = getattr(owner, name)
-
-        @wraps(inner)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                self.spent[phase()] += time.perf_counter() - began
-
-        setattr(owner, name, timed)
-
-    def _count(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        """Tokens that the loss is computed on, and how many of them are no padding."""
-        if torch.is_grad_enabled():
-            self.tokens["computed"] += kwargs["input_ids"].numel()
-            self.tokens["real"] += int(kwargs["attention_mask"].sum())
+        self.stopwatch = Stopwatch(self.trainer)
 
     def step(self) -> dict[str, float]:
         """One optimizer step: seconds by phase and in all, tokens, and the peak memory so far."""
-        self.spent.clear()
-        self.tokens.clear()
-        trainer, began = self.trainer, time.perf_counter()
+        self.stopwatch.clear()
+        trainer, began = self.trainer, now()
         for _ in range(self.micro_batches):
             trainer.training_step(trainer.model, next(self.batches), None)
-        before = time.perf_counter()
+        before = now()
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
-        ended = time.perf_counter()
-        self.spent["optimizer"] = ended - before
-        self.spent["other"] = ended - began - sum(self.spent.values())
-        mean_length = trainer._metrics["train"]["completions/mean_length"][-1]
+        ended = now()
+        self.stopwatch.spent["optimizer"] = ended - before
         return {
-            **self.spent,
-            "step": ended - began,
-            "written": mean_length * trainer.args.per_device_train_batch_size * self.micro_batches,
-            **self.tokens,
+            **self.stopwatch.taken(ended - began),
             "parameters": trainer.model.num_parameters(),
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
@@ -178,18 +143,9 @@ def measure(model: str, rounds: int) -> list[list[dict[str, float]]]:
 
 def machine_bounds() -> tuple[float, float]:
     """The fastest float32 product of two matrices (1024 x 1024), in FLOP/s, and the fastest copy, in bytes/s."""
-
-    def fastest(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(20):
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    matrix, memory = torch.randn(1024, 1024), torch.ones(2**26)
+    memory = torch.ones(2**26)
     target = torch.empty_like(memory)
-    return 2 * 1024**3 / fastest(lambda: matrix @ matrix), 2 * 4 * 2**26 / fastest(lambda: target.copy_(memory))
+    return matrix_peak(1024, torch.float32), 2 * 4 * 2**26 / fastest(lambda: target.copy_(memory))
 
 
 def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
@@ -201,20 +157,20 @@ def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
     def seconds(phase: str) -> list[float]:
         return median(lambda step: step.get(phase, 0.0))
 
-    def share_of_peak(step: dict[str, float]) -> float:
-        return 6 * step["parameters"] * step["real"] / (step["forward"] + step["backward"]) / flops
+    def of_peak(step: dict[str, float]) -> float:
+        return share_of_peak(step, step["forward"] + step["backward"], int(step["parameters"]), flops)
 
     def times(taken: list[dict[str, float]]) -> str:
         ratios = sorted(peer["step"] / mine["step"] for peer, mine in zip(steps[0], taken, strict=True))
         return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
     rows = {
-        **{f"{phase}, s": [f"{m:.2f}" for m in seconds(phase)] for phase in PHASES},
+        **{f"{phase}, s": [f"{m:.2f}" for m in seconds(phase)] for phase in PHASES if phase != "weight sync"},
         "**step, s**": [f"**{m:.2f}**" for m in seconds("step")],
         "times as fast as TRL": [times(taken) for taken in steps],
         "tokens written per second": [f"{m:,.0f}" for m in median(lambda step: step["written"] / step["step"])],
         "padding in the loss": [f"{m:.0%}" for m in median(lambda step: 1 - step["real"] / step["computed"])],
-        "forward and backward, of the matrix peak": [f"{m:.0%}" for m in median(share_of_peak)],
+        "forward and backward, of the matrix peak": [f"{m:.0%}" for m in median(of_peak)],
         "peak memory of the process, MiB": [f"{taken[-1]['peak'] / 2**20:,.0f}" for taken in steps],
     }
     lines = [["", *(variant.name for variant in VARIANTS)], ["---"] * (len(VARIANTS) + 1)]

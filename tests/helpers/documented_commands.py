@@ -163,6 +163,8 @@ TABLE: dict[str, How] = {
         "not run",
         "TRL's own steps take minutes on one thread; tests/repository/test_step_benchmark.py takes small ones",
     ),
+    "python benchmarks/gpu.py": How("not run", "needs a GPU; the next one is the same on a CPU"),
+    "python benchmarks/gpu.py --small": How("real", shows="measured / predicted"),
     "python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": How(
         "shortened", "one run", instead={"runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": "runs/mine"}, first=EVALUATE
     ),
