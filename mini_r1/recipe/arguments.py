@@ -85,6 +85,12 @@ class ScriptArguments:
         "Leave completions with an advantage of 0 (those of a group with equal rewards) out of forward and backward."
         " The gradient is the same; the logged entropy is that of the other completions",
     )
+    skip_old_logps: bool = _training(
+        False,
+        "Weigh what vLLM wrote by the log-probabilities of the loss, without the pass before the loss that TRL computes"
+        " them in. The gradient is the same. Where a generation serves several updates, that pass is still needed, and"
+        " is not left out",
+    )
     resample_uniform_groups: int = _training(
         0,
         "Maximum number of further tries in which a generation's groups with equal rewards, which teach nothing, are"

@@ -86,6 +86,12 @@ def plan_batches(training: GRPOConfig, processes: int) -> tuple[BatchPlan, list[
     return plan, [problem for problem in checks if problem]
 
 
+def is_on_policy(training: GRPOConfig) -> bool:
+    """Whether each completion is learned from before the first update after it was written."""
+    micro_batches = training.steps_per_generation or training.gradient_accumulation_steps
+    return training.gradient_accumulation_steps % (micro_batches * training.num_iterations) == 0
+
+
 def _steps_per_generation(training: GRPOConfig, processes: int) -> tuple[int, Problem | None]:
     """How many micro-batches one generation batch lasts for."""
     batch, steps = training.generation_batch_size, training.steps_per_generation

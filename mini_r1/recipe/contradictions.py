@@ -12,6 +12,7 @@ from trl import GRPOConfig, ModelConfig
 
 from mini_r1.program.problems import Problem, shown
 from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.batches import is_on_policy
 from mini_r1.tasks.task import FORMAT, SOLVED
 
 METRICS = ("reward", SOLVED, FORMAT)  # whatever the task and its rewards
@@ -21,9 +22,10 @@ ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # schedules that follow a metri
 def find_contradictions(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> list[Problem]:
     """What can't be done as it is written."""
     skipping = _check_skipping(training) if script.skip_zero_advantage else None
+    weights = _check_weights(training) if script.skip_old_logps else None
     resampling = _check_resampling(script, training) if script.resample_uniform_groups else None
     losses = _check_losses(training, model)
-    found = (_check_precision(training, model), losses, skipping, resampling, *_check_best(training))
+    found = (_check_precision(training, model), losses, skipping, weights, resampling, *_check_best(training))
     return [problem for problem in found if problem]
 
 
@@ -89,6 +91,15 @@ def _check_skipping(training: GRPOConfig) -> Problem | None:
             fix = f"set {name}: {shown(allowed)}, or skip_zero_advantage: false"
             return Problem("skip_zero_advantage", "true", f"{name}: {shown(allowed)} with it", fix, cause)
     return None
+
+
+def _check_weights(training: GRPOConfig) -> Problem | None:
+    """What skip_old_logps can't do without the loss in which it weighs."""
+    if not training.use_liger_kernel:
+        return None
+    fix = "set use_liger_kernel: false, or skip_old_logps: false"
+    cause = "use_liger_kernel is true, and its loss has no log-probabilities to weigh by"
+    return Problem("skip_old_logps", "true", "use_liger_kernel: false with it", fix, cause)
 
 
 def _check_resampling(script: ScriptArguments, training: GRPOConfig) -> Problem | None:
@@ -162,7 +173,7 @@ class Dependents:
 DEPENDENTS = (
     Dependents("use_peft", "true", ("lora_", "use_rslora", "use_dora")),
     Dependents("load_in_4bit", "true", ("bnb_4bit_", "use_bnb_nested_quant")),
-    Dependents("use_vllm", "true", ("vllm_",)),
+    Dependents("use_vllm", "true", ("vllm_", "skip_old_logps")),
     Dependents("sync_ref_model", "true", ("ref_model_",)),
     Dependents("use_adaptive_entropy", "true", ("entropy_coef_", "entropy_target")),
     Dependents("push_to_hub", "true", ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push")),
@@ -186,6 +197,12 @@ def say_without_effect(script: ScriptArguments, training: GRPOConfig, model: Mod
         if idle and rule.switch not in given and not rule.on(values[rule.switch]):
             verb = "has" if len(idle) == 1 else "have"
             lines.append(f"{', '.join(idle)} {verb} no effect without {rule.switch}: {rule.wanted}")
+    if script.skip_old_logps and training.use_vllm and not is_on_policy(training):
+        lines.append(
+            "skip_old_logps has no effect: a generation serves several updates, since gradient_accumulation_steps is "
+            f"{training.gradient_accumulation_steps}, steps_per_generation {training.steps_per_generation} and "
+            f"num_iterations {training.num_iterations}"
+        )
     return [*lines, *_say_of_length(given, training)]
 
 

@@ -7,7 +7,8 @@ here. tests/train/test_trainer.py has them in a table, and fails when one of the
   Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are
   sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
   in less time. benchmarks/results/step.md has the gain.
-* What vLLM wrote: how much of it TRL lets count is logged (`mini_r1.train.sample_weights`).
+* What vLLM wrote: how much of it TRL lets count is logged; and where the recipe asks for `skip_old_logps`, its weights
+  are made of the log-probabilities of the loss, without a pass of their own (`mini_r1.train.sample_weights`).
 * Dynamic sampling: where the recipe asks for it, groups that teach nothing are replaced (`mini_r1.train.resampling`).
 * Resume: TRL's order of the data and its generation cycle continue where the checkpoint was (`mini_r1.train.resume`).
 * Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).
@@ -37,6 +38,7 @@ from mini_r1.program.harmless import harmless
 from mini_r1.program.problems import UserError
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.batches import is_on_policy
 from mini_r1.recipe.read import load_tokenizer, model_init_kwargs, read_prompt_settings
 from mini_r1.runs.folder import give_usual_modes, output_path
 from mini_r1.runs.holdout import DataSettings, Sides, hold_out
@@ -48,7 +50,14 @@ from mini_r1.train.interrupts import StopOnRequest, StopRequest, highest
 from mini_r1.train.progress import SolveRateProgress
 from mini_r1.train.resampling import Batch, Resampled, draw, replace_uniform_groups
 from mini_r1.train.resume import epochs_done, load_across_cpu_processes, skip_epochs
-from mini_r1.train.sample_weights import WARN_ABOVE, count_out_of_bounds, metric_name, warning
+from mini_r1.train.sample_weights import (
+    WARN_ABOVE,
+    WeightsInLoss,
+    count_out_of_bounds,
+    metric_name,
+    to_log,
+    warning,
+)
 from mini_r1.train.samples import SampleRecorder
 
 logger = logging.getLogger(__name__)
@@ -60,6 +69,7 @@ class R1Trainer(GRPOTrainer):
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
         skip_zero_advantage: whether the loss leaves out completions that have an advantage of 0.
+        skip_old_logps: whether the loss itself weighs what vLLM wrote, where that is of the policy as it is.
         resample_uniform_groups: how often a generation's groups with equal rewards are tried to be replaced.
         unrecorded: makes a context in which no samples are kept.
         stop_on_request, stop_if_not_finite: what ends a run in order; set by `watch`.
@@ -68,6 +78,7 @@ class R1Trainer(GRPOTrainer):
 
     length_buckets = 1
     skip_zero_advantage = False
+    skip_old_logps = False
     resample_uniform_groups = 0
     unrecorded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     stop_on_request: StopOnRequest | None = None
@@ -75,6 +86,8 @@ class R1Trainer(GRPOTrainer):
     resumes: Checkpoint | None = None
     _has_warned_of_weights = False
     _learned: Tensor | None = None  # (batch,), while a loss is computed: which completions add to its gradient
+    _to_weigh: dict[str, Any] | None = None  # while a loss is computed: its inputs, if they still have no weights
+    _weights: WeightsInLoss | None = None  # since the last update
     args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; GRPOTrainer always has one
     processing_class: Any  # a tokenizer, and the next a number: likewise
@@ -103,21 +116,42 @@ class R1Trainer(GRPOTrainer):
             logps.append(pad(part_logps, (0, surplus)))
             if part_entropies is not None:
                 entropies.append(pad(part_entropies, (0, surplus)))
-        return (
-            _in_batch(torch.cat(logps), order, mask),
-            _in_batch(torch.cat(entropies), order, mask) if entropies else None,
-            None,
-        )
+        in_batch = _in_batch(torch.cat(logps), order, mask)
+        if self._to_weigh is not None:
+            known = torch.zeros_like(lengths, dtype=torch.bool).index_fill(0, order, True)
+            self._weights = self._weights or WeightsInLoss()
+            self._weights.weigh(self._to_weigh, in_batch, known, self.args)
+        return in_batch, _in_batch(torch.cat(entropies), order, mask) if entropies else None, None
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
-        """As in TRL; the recipe may leave out completions with advantage 0, which add nothing to the gradient."""
+        """As in TRL; the recipe may leave out completions with advantage 0, and the pass for vLLM's weights."""
         if self.skip_zero_advantage and self.model.training:
             self._learned = inputs["advantages"] != 0
+        if self._weighs_in_loss:
+            self._to_weigh = inputs
         try:
             loss: Tensor = super()._compute_loss(model, inputs)
         finally:
-            self._learned = None
+            self._learned = self._to_weigh = None
+        if self._weights and self.accelerator.sync_gradients:
+            self._log_weights(self._weights)
+            self._weights = None
         return loss
+
+    @property
+    def _weighs_in_loss(self) -> bool:
+        """Whether the loss has to weigh what vLLM wrote, since no pass before it has."""
+        corrects = self.use_vllm and self.args.vllm_importance_sampling_correction
+        return self.skip_old_logps and corrects and is_on_policy(self.args)
+
+    def _log_weights(self, weights: WeightsInLoss) -> None:
+        """Log, over all processes, what TRL logs of the weights that it makes itself."""
+        totals = self.accelerator.gather(cast(Tensor, weights.totals)[None]).sum(dim=0)
+        extremes = self.accelerator.gather(cast(Tensor, weights.extremes)[None]).amax(dim=0)
+        found = to_log(totals, extremes, self.args)
+        self._log_lost(found.pop(metric_name(self.args)))
+        for name, value in found.items():
+            self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """As in TRL; in training, the recipe may have groups with equal rewards replaced."""
@@ -168,16 +202,24 @@ class R1Trainer(GRPOTrainer):
 
     def _generate_and_watch(self, inputs: Any) -> Any:
         """As TRL generates; logs the share of vLLM's samples that is zeroed or truncated, and warns once if high."""
-        batch = super()._generate_and_score_completions(inputs)
+        corrects = self.vllm_importance_sampling_correction
+        self.vllm_importance_sampling_correction = corrects and not self._weighs_in_loss  # or the loss corrects
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self.vllm_importance_sampling_correction = corrects
         counted = count_out_of_bounds(batch, self.args)
         if counted is not None:
             beyond, total = self.accelerator.gather(counted[None]).sum(dim=0).tolist()
-            share = beyond / max(total, 1)
-            self._metrics["train" if self.model.training else "eval"][metric_name(self.args)].append(share)
-            if share > WARN_ABOVE and not self._has_warned_of_weights and self.accelerator.is_main_process:
-                logger.warning(warning(share, self.args))
-            self._has_warned_of_weights |= share > WARN_ABOVE
+            self._log_lost(beyond / max(total, 1))
         return batch
+
+    def _log_lost(self, share: float) -> None:
+        """Log the share of vLLM's samples that is zeroed or truncated; warn of it, once, if it is high."""
+        self._metrics["train" if self.model.training else "eval"][metric_name(self.args)].append(share)
+        if share > WARN_ABOVE and not self._has_warned_of_weights and self.accelerator.is_main_process:
+            logger.warning(warning(share, self.args))
+        self._has_warned_of_weights |= share > WARN_ABOVE
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """As in TRL; the loss is looked at."""
@@ -345,7 +387,7 @@ def build_trainer(
 
         prepare_for_training(trainer.model)
     trainer.length_buckets = script.length_buckets
-    trainer.skip_zero_advantage = script.skip_zero_advantage
+    trainer.skip_zero_advantage, trainer.skip_old_logps = script.skip_zero_advantage, script.skip_old_logps
     trainer.resample_uniform_groups, trainer.unrecorded = script.resample_uniform_groups, recorder.pause
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         trainer.generate_with(custom_generate=decode_without_ended)

@@ -140,7 +140,7 @@ def trainers(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield train(tmp_path_factory.mktemp("production") / "run")
+    yield train(tmp_path_factory.mktemp("production") / "run", resample_uniform_groups=1)
 
 
 def test_two_processes_train_with_zero3(trained: Path) -> None:
@@ -151,6 +151,19 @@ def test_two_processes_train_with_zero3(trained: Path) -> None:
 
 def test_the_server_has_the_trainers_weights_at_each_step(trained: Path) -> None:
     assert_in_sync(trained)
+
+
+def assert_resampled(folder: Path) -> None:
+    """Groups with equal rewards were replaced, and not the others."""
+    logged = [entry for entry in log_of(folder) if "resampling/uniform_groups" in entry]
+    assert [entry["step"] for entry in logged] == [1, 2, 3, 4]
+    for entry in logged:
+        uniform, replaced = entry["resampling/uniform_groups"], entry["resampling/replaced_groups"]
+        assert 0 < replaced <= uniform < 1 and entry["resampling/extra_completions"] > 0
+
+
+def test_groups_that_teach_nothing_are_replaced(trained: Path) -> None:
+    assert_resampled(trained)
 
 
 def test_the_model_saved_has_learned(trained: Path) -> None:
@@ -169,10 +182,14 @@ def test_the_server_listens_on_loopback_alone(trained: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """Also with weights that are made in the loss, of parts that are no longer than their completions."""
     folder = tmp_path / "run"
     shutil.copytree(trained / "checkpoint-2", folder / "checkpoint-2")
-    train(folder)
+    train(folder, resample_uniform_groups=1, skip_old_logps=True)
     assert_in_sync(folder)
+    assert_resampled(folder)
+    ratio = "sampling/importance_sampling_ratio/mean"
+    assert [entry[ratio] for entry in log_of(folder) if ratio in entry] == pytest.approx([1.0] * 4, abs=1e-4)
     steps = [entry["step"] for entry in log_of(folder) if "loss" in entry]
     assert steps == [1, 2, 3, 4]
     rates = [[e["learning_rate"] for e in log_of(f) if "loss" in e] for f in (folder, trained)]
@@ -238,7 +255,9 @@ def test_a_signal_saves_a_checkpoint_and_leaves_no_process(tmp_path: Path, numbe
 def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fast = {"learning_rate": 2e-3, "warmup_steps": 0, "eval_strategy": "no", "eval_on_start": False}
-    settings = {**SMALL, **fast, "vllm_mode": "colocate", "vllm_max_model_length": 256, "output_dir": folder}
+    savings = {"resample_uniform_groups": 1, "skip_old_logps": True, "skip_zero_advantage": True}
+    settings = {**SMALL, **fast, **savings, "vllm_mode": "colocate", "vllm_max_model_length": 256}
+    settings["output_dir"] = folder
     flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     command = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(TINY_RECIPE), *flags]
     one_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -247,3 +266,4 @@ def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     assert_in_sync(folder, HALF_PRECISION)
+    assert_resampled(folder)

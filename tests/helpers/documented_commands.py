@@ -163,6 +163,10 @@ TABLE: dict[str, How] = {
         "not run",
         "TRL's own steps take minutes on one thread; tests/repository/test_step_benchmark.py takes small ones",
     ),
+    "PYTHONPATH=tests/vllm_cpu TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 python benchmarks/step.py "
+    "--model runs/aha-seed42 --vllm": How(
+        "not run", "needs the vLLM for CPUs, and 11 minutes; tests/e2e/test_production.py trains with it"
+    ),
     "python benchmarks/gpu.py": How("not run", "needs a GPU; the next one is the same on a CPU"),
     "python benchmarks/gpu.py --small": How("real", shows="measured / predicted"),
     "python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": How(

@@ -30,6 +30,7 @@ REFUSED = {
     "--skip_zero_advantage true --use_adaptive_entropy true": ["skip_zero_advantage"],
     "--skip_zero_advantage true --top_entropy_quantile 0.2": ["skip_zero_advantage"],
     "--skip_zero_advantage true --use_liger_kernel true": ["skip_zero_advantage"],
+    "--skip_old_logps true --use_liger_kernel true": ["skip_old_logps"],
     "--resample_uniform_groups 2 --scale_rewards batch": ["resample_uniform_groups"],
     "--resample_uniform_groups 2 --multi_objective_aggregation normalize_then_sum": ["resample_uniform_groups"],
     "--resample_uniform_groups 2 --shuffle_dataset false": ["resample_uniform_groups"],
@@ -47,6 +48,7 @@ TAKEN = [
     "--resample_uniform_groups 2 --skip_zero_advantage true --scale_rewards none",
     "--scale_rewards batch --multi_objective_aggregation normalize_then_sum --shuffle_dataset false",
     "--skip_zero_advantage true",
+    "--skip_old_logps true --use_vllm true",
     "--loss_type luspo --importance_sampling_level sequence",
     "--loss_type vespo --use_vllm true --vllm_importance_sampling_mode token_mask",
     "--load_in_4bit true --use_peft true",
@@ -86,6 +88,11 @@ def test_what_goes_together_is_taken(text: str) -> None:
         ("--lora_r 8 --lora_alpha 16", "lora_r, lora_alpha have no effect without use_peft: true"),
         ("--vllm_gpus 3", "vllm_gpus has no effect without use_vllm: true"),
         ("--ref_model_sync_steps 3", "ref_model_sync_steps has no effect without sync_ref_model: true"),
+        ("--skip_old_logps true", "skip_old_logps has no effect without use_vllm: true"),
+        (
+            "--skip_old_logps true --use_vllm true --num_iterations 2",
+            "skip_old_logps has no effect: a generation serves several updates, since",
+        ),
         ("--hub_model_id me/it", "hub_model_id has no effect without push_to_hub: true"),
     ],
 )

@@ -115,7 +115,7 @@ def test_memory_that_is_used_up_is_a_line_with_the_prediction(
 
 
 def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"):
+    for name in ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "")  # and is put back afterwards
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"PyTorch sees no GPU here.* Fix: .*--small"):

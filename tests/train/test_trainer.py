@@ -14,6 +14,7 @@ from trl import GRPOTrainer
 
 from conftest import ROOT
 from mini_r1.recipe.read import parse_recipe
+from mini_r1.train.sample_weights import WeightsInLoss, to_log
 from mini_r1.train.samples import SampleRecorder
 from mini_r1.train.trainer import R1Trainer, build_trainer
 
@@ -281,6 +282,91 @@ def test_the_share_of_vllms_samples_that_is_lost_is_logged(
     warnings = [record.message for record in caplog.records if record.name == "mini_r1.train.trainer"]
     assert len(warnings) == (said is not None)  # once in a run
     assert said is None or (warnings[0].startswith(said) and "Fix: " in warnings[0])
+
+
+def learn_from_vllm(trainer: R1Trainer, skip: bool) -> dict[str, Any]:
+    """Two micro-batches of what vLLM wrote, of one update: their gradient, the passes over the model, the metrics."""
+    model: Any = trainer.model.train()
+    model.zero_grad()
+    trainer._metrics["train"].clear()
+    trainer.skip_old_logps = skip
+    passes: list[bool] = []
+    hook = model.register_forward_pre_hook(lambda *args: passes.append(torch.is_grad_enabled()))
+    batch = trainer._generate_and_score_completions(puzzles(trainer))
+    sampled = dict(trainer._metrics["train"])
+    for part in (slice(0, 6), slice(6, 16)):  # unequal ones
+        inputs = {name: value[part] if value.dim() else value for name, value in batch.items()}
+        trainer.accelerator.gradient_state._set_sync_gradients(part.stop == 16)
+        trainer._compute_loss(model, inputs).backward()
+    hook.remove()
+    trainer.skip_old_logps = False
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"gradients": gradients, "metrics": trainer._metrics["train"], "sampled": sampled, "passes": passes}
+
+
+@pytest.mark.parametrize("skip_zero_advantage", [False, True])
+@pytest.mark.parametrize("loss_type", ["dapo", "cispo"])
+@pytest.mark.parametrize("mode", ["sequence_mask", "sequence_truncate", "token_mask", "token_truncate"])
+def test_weights_made_in_the_loss_are_those_of_trl(
+    trainer: R1Trainer, monkeypatch: pytest.MonkeyPatch, mode: str, loss_type: str, skip_zero_advantage: bool
+) -> None:
+    """The gradient is the same and so is what is logged, with one pass over the model less."""
+    unscored = [float("nan"), *SMALL[1:]]
+    vllm = MadeUpVllm(trainer, [SMALL] * 5 + [unscored] + [LARGE] * 2 + [NONE] * 8)
+    monkeypatch.setattr(trainer, "use_vllm", True)
+    monkeypatch.setattr(trainer, "vllm_generation", vllm, raising=False)
+    monkeypatch.setattr(trainer, "_last_loaded_step", -1, raising=False)
+    monkeypatch.setattr(trainer, "_has_warned_of_weights", True)
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    monkeypatch.setattr(trainer, "epsilon_high", 5.0)
+    monkeypatch.setattr(trainer, "skip_zero_advantage", skip_zero_advantage)
+    monkeypatch.setattr(trainer, "current_gradient_accumulation_steps", 2, raising=False)
+    monkeypatch.setattr(trainer, "length_buckets", 2)
+    for owner in (trainer, trainer.args):
+        monkeypatch.setattr(owner, "vllm_importance_sampling_mode", mode)
+        monkeypatch.setattr(owner, "vllm_importance_sampling_clip_max", 3.0)
+    # A reward that is not the same for all, of which one group has equal ones.
+    rewards = torch.tensor([[float(row >= 4) * (row % 3)] * len(trainer.reward_funcs) for row in range(16)])
+    monkeypatch.setattr(trainer, "_calculate_rewards", lambda *args: rewards)
+    trainer.model.double()
+    try:
+        theirs, ours = (learn_from_vllm(trainer, skip) for skip in (False, True))
+    finally:
+        trainer.model.float()
+    assert not any("importance" in name for name in ours["sampled"])
+    assert ours["passes"].count(False) == 0 < theirs["passes"].count(False)  # those without gradients
+    assert ours["passes"].count(True) == theirs["passes"].count(True)
+    for name, gradient in theirs["gradients"].items():
+        error = (ours["gradients"][name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert error < 1e-7, (name, error)
+    assert any(gradient.norm() > 1e-3 for gradient in theirs["gradients"].values())
+    assert ours["metrics"].keys() == theirs["metrics"].keys()
+    logged = {name for name in theirs["metrics"] if name.startswith("sampling/")}
+    assert len(logged) == 6
+    if not skip_zero_advantage:  # what is skipped is not in the means
+        for name in logged:
+            assert ours["metrics"][name] == pytest.approx(theirs["metrics"][name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("mode", ["sequence_mask", "token_truncate"])
+def test_a_completion_that_was_not_computed_has_a_weight_of_1_and_is_not_logged(
+    trainer: R1Trainer, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Else what stands in its place could be too large a number, of which 0 times is not 0."""
+    monkeypatch.setattr(trainer.args, "vllm_importance_sampling_mode", mode)
+    logps = torch.tensor([[-1.0, -2.0], [900.0, 900.0]])
+    inputs = {
+        "completion_mask": torch.ones(2, 2, dtype=torch.long),
+        "sampling_per_token_logps": torch.zeros(2, 2) - 1.0,
+    }
+    weights = WeightsInLoss()
+    weights.weigh(inputs, logps, torch.tensor([True, False]), trainer.args)
+    assert inputs["importance_sampling_ratio"][1].tolist() == [1.0] * inputs["importance_sampling_ratio"].shape[1]
+    assert weights.totals is not None and weights.extremes is not None
+    logged = to_log(weights.totals, weights.extremes, trainer.args)
+    assert logged["sampling/sampling_logp_difference/max"] == 1.0
+    assert logged["sampling/sampling_logp_difference/mean"] == 0.5
+    assert logged["sampling/importance_sampling_ratio/max"] <= 1.0
 
 
 def test_without_vllm_there_is_no_such_metric(trainer: R1Trainer) -> None:
