@@ -39,6 +39,7 @@ SMALL = {
     "max_completion_length": 128,
     "use_vllm": True,
 }
+RESAMPLING = {"resample_uniform_groups": 1, "num_generations": 2}  # so few that many groups have equal rewards
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(SHIM), str(ROOT)]),
     "OMP_NUM_THREADS": "1",
@@ -140,7 +141,7 @@ def trainers(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield train(tmp_path_factory.mktemp("production") / "run", resample_uniform_groups=1)
+    yield train(tmp_path_factory.mktemp("production") / "run", **RESAMPLING)
 
 
 def test_two_processes_train_with_zero3(trained: Path) -> None:
@@ -157,9 +158,9 @@ def assert_resampled(folder: Path) -> None:
     """Groups with equal rewards were replaced, and not the others."""
     logged = [entry for entry in log_of(folder) if "resampling/uniform_groups" in entry]
     assert [entry["step"] for entry in logged] == [1, 2, 3, 4]
-    for entry in logged:
-        uniform, replaced = entry["resampling/uniform_groups"], entry["resampling/replaced_groups"]
-        assert 0 < replaced <= uniform < 1 and entry["resampling/extra_completions"] > 0
+    uniform, replaced = ([entry[f"resampling/{name}_groups"] for entry in logged] for name in ("uniform", "replaced"))
+    assert all(new <= old < 1 for new, old in zip(replaced, uniform, strict=True)) and sum(replaced) > 0
+    assert [entry["resampling/extra_completions"] > 0 for entry in logged] == [share > 0 for share in uniform]
 
 
 def test_groups_that_teach_nothing_are_replaced(trained: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> Non
     """Also with weights that are made in the loss, of parts that are no longer than their completions."""
     folder = tmp_path / "run"
     shutil.copytree(trained / "checkpoint-2", folder / "checkpoint-2")
-    train(folder, resample_uniform_groups=1, skip_old_logps=True)
+    train(folder, **RESAMPLING, skip_old_logps=True)
     assert_in_sync(folder)
     assert_resampled(folder)
     ratio = "sampling/importance_sampling_ratio/mean"
@@ -255,8 +256,8 @@ def test_a_signal_saves_a_checkpoint_and_leaves_no_process(tmp_path: Path, numbe
 def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fast = {"learning_rate": 2e-3, "warmup_steps": 0, "eval_strategy": "no", "eval_on_start": False}
-    savings = {"resample_uniform_groups": 1, "skip_old_logps": True, "skip_zero_advantage": True}
-    settings = {**SMALL, **fast, **savings, "vllm_mode": "colocate", "vllm_max_model_length": 256}
+    savings = {"skip_old_logps": True, "skip_zero_advantage": True}
+    settings = {**SMALL, **fast, **RESAMPLING, **savings, "vllm_mode": "colocate", "vllm_max_model_length": 256}
     settings["output_dir"] = folder
     flags = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     command = [sys.executable, str(ROOT / "scripts" / "run_r1_grpo.py"), "--config", str(TINY_RECIPE), *flags]
