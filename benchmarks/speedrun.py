@@ -76,6 +76,7 @@ ENTRIES = (
     Entry("Mini-R1", ours=True),
     Entry("Mini-R1-skipping", ours=True, changes={"skip_zero_advantage": "true"}),
     Entry("Mini-R1-resampling", ours=True, changes={"skip_zero_advantage": "true", "resample_uniform_groups": "1"}),
+    Entry("Mini-R1-reuse", ours=True, changes={"skip_zero_advantage": "true", "num_iterations": "2"}),
     Entry("Mini-R1-before", ours=True, changes={"max_steps": "130", "learning_rate": "2e-4"}),
     Entry("TRL-our-recipe", ours=False, changes=VARIANTS[1].changes),
     Entry(
