@@ -88,7 +88,8 @@ allowed.
 {as_table(shown)}
 
 In each step the phases add up. Log-probabilities before the loss are only taken where vLLM generates and the recipe has
-no `skip_old_logps`, and only vLLM is sent weights. Forward is that of the loss. The training phases are log-probabilities, forward, backward and optimizer.
-MFU counts 6 FLOP per parameter and token, or 4 where the weights are frozen, and not what checkpointing computes again.
+no `skip_old_logps`, and only vLLM is sent weights. Forward is that of the loss. The training phases are
+log-probabilities, forward, backward and optimizer. MFU counts 6 FLOP per parameter and token, or 4 where the weights
+are frozen, and not what checkpointing computes again.
 It is the share of the fastest product of two {peak_of} matrices, measured in the same run.
 """
