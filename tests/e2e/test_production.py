@@ -39,7 +39,7 @@ SMALL = {
     "max_completion_length": 128,
     "use_vllm": True,
 }
-RESAMPLING = {"resample_uniform_groups": 1, "num_generations": 2}  # so few that many groups have equal rewards
+RESAMPLING: dict[str, Any] = {"resample_uniform_groups": 1, "num_generations": 2}  # so few that many groups have equal rewards
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(SHIM), str(ROOT)]),
     "OMP_NUM_THREADS": "1",
