@@ -39,7 +39,8 @@ SMALL = {
     "max_completion_length": 128,
     "use_vllm": True,
 }
-RESAMPLING: dict[str, Any] = {"resample_uniform_groups": 1, "num_generations": 2}  # so few that many groups have equal rewards
+# With so few completions many groups have equal rewards.
+RESAMPLING: dict[str, Any] = {"resample_uniform_groups": 1, "num_generations": 2}
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(SHIM), str(ROOT)]),
     "OMP_NUM_THREADS": "1",
