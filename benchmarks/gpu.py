@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # phases.py and one_gpu/, also where a test runs this file
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # shared/ and one_gpu/, also where a test runs this file
 
 from mini_r1.program.failures import in_words, say
 

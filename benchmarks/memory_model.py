@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # phases.py, also where a test runs this file
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # shared/, also where a test runs this file
 
 from mini_r1.program.failures import in_words
 
 with in_words():
-    from phases import forget_peak, resident
+    from shared.phases import forget_peak, resident
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
     from mini_r1.machine.hardware import hardware

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # phases.py, also where a test runs this file
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # shared/, also where a test runs this file
 
 from mini_r1.program.failures import in_words
 
 with in_words():
     import torch
-    from phases import PHASES, Stopwatch, fastest, matrix_peak, now, share_of_peak
+    from shared.phases import PHASES, Stopwatch, fastest, matrix_peak, now, share_of_peak
     from trl import GRPOTrainer
 
     from mini_r1.machine.hardware import hardware

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from phases import PHASES, share_of_peak
+from shared.phases import PHASES, share_of_peak
 
 from one_gpu.job import WARM_UPS, Measured
 

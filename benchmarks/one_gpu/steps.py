@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from phases import Stopwatch, forget_peak, matrix_peak, now, resident
+from shared.phases import Stopwatch, forget_peak, matrix_peak, now, resident
 from transformers import AutoModelForCausalLM, Qwen2Config, TrainerCallback
 
 from mini_r1.machine.hardware import hardware
