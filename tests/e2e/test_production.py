@@ -184,7 +184,7 @@ def test_the_server_listens_on_loopback_alone(trained: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained: Path, tmp_path: Path) -> None:
-    """Also with weights that are made in the loss, of parts that are no longer than their completions."""
+    """Also with weights that are made in the loss."""
     folder = tmp_path / "run"
     shutil.copytree(trained / "checkpoint-2", folder / "checkpoint-2")
     train(folder, **RESAMPLING, skip_old_logps=True)

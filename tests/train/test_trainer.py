@@ -211,6 +211,15 @@ def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(seen) == {3}
 
 
+def test_the_savings_of_a_recipe_reach_the_trainer(small_arguments: list[str], tmp_path: Path) -> None:
+    """Each of them leaves results as they are, so that nothing else would show that it was lost on the way."""
+    savings = {"length_buckets": 3, "skip_zero_advantage": True, "skip_old_logps": True, "resample_uniform_groups": 2}
+    flags = [text for name, value in savings.items() for text in (f"--{name}", str(value))]
+    recipe = parse_recipe([*small_arguments, *flags, "--output_dir", str(tmp_path), "--report_to", "none"])
+    trainer = build_trainer(*recipe, SampleRecorder(tmp_path, per_step=0))
+    assert {name: getattr(trainer, name) for name in savings} == savings
+
+
 # --- the weights of what vLLM wrote ----------------------------------------------------------------------------------
 
 
