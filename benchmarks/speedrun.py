@@ -25,7 +25,7 @@ from mini_r1.program.failures import in_words
 from mini_r1.program.problems import UserError
 
 with in_words():
-    from step import ROOT, VARIANTS, Variant, build
+    from step import MICRO_BATCHES, ONCE, ROOT, Variant, build
     from transformers import TrainerCallback
     from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -74,11 +74,13 @@ class Entry(Variant):
 
 ENTRIES = (
     Entry("Mini-R1", ours=True),
-    Entry("Mini-R1-skipping", ours=True, changes={"skip_zero_advantage": "true"}),
-    Entry("Mini-R1-resampling", ours=True, changes={"skip_zero_advantage": "true", "resample_uniform_groups": "1"}),
-    Entry("Mini-R1-reuse", ours=True, changes={"skip_zero_advantage": "true", "num_iterations": "2"}),
-    Entry("Mini-R1-before", ours=True, changes={"max_steps": "130", "learning_rate": "2e-4"}),
-    Entry("TRL-our-recipe", ours=False, changes=VARIANTS[1].changes),
+    Entry("Mini-R1-resampling", ours=True, changes={"resample_uniform_groups": "1"}),
+    Entry("Mini-R1-3-updates", ours=True, changes={"num_iterations": "3", "max_steps": "120"}),
+    Entry("Mini-R1-1-update", ours=True, changes={"num_iterations": "1", "max_steps": "50"}),
+    Entry("Mini-R1-1-update-unskipped", ours=True, changes=ONCE | {"max_steps": "50"}),
+    Entry("Mini-R1-before", ours=True, changes=ONCE | {"max_steps": "130", "learning_rate": "2e-4"}),
+    Entry("TRL-our-recipe", ours=False, changes=MICRO_BATCHES),
+    Entry("TRL-1-update", ours=False, changes=MICRO_BATCHES | ONCE | {"max_steps": "50"}),
     Entry(
         "TRL-tutorial",
         ours=False,

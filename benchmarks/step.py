@@ -65,20 +65,21 @@ class Variant:
         return ["--config", str(self.recipe), *words]
 
 
-SMALL_BATCHES = {"per_device_train_batch_size": "32", "gradient_accumulation_steps": "4"}
+ONCE = {"num_iterations": "1", "skip_zero_advantage": "false"}  # each step has a generation of its own
+MICRO_BATCHES = {"per_device_train_batch_size": "32", "gradient_accumulation_steps": "4"}  # what TRL is faster with
+SKIP_ZERO, SKIP_OLD = {"skip_zero_advantage": "true"}, {"skip_old_logps": "true"}
 VARIANTS = (
-    Variant("TRL", ours=False),
-    Variant("TRL, 4 micro-batches", ours=False, changes=SMALL_BATCHES),
-    Variant("Mini-R1", ours=True),
-    Variant("Mini-R1, skip_zero_advantage", ours=True, changes={"skip_zero_advantage": "true"}),
+    Variant("TRL", ours=False, changes=ONCE),
+    Variant("TRL, 4 micro-batches", ours=False, changes=ONCE | MICRO_BATCHES),
+    Variant("Mini-R1", ours=True, changes=ONCE),
+    Variant("Mini-R1, skip_zero_advantage", ours=True, changes=ONCE | SKIP_ZERO),
 )
-VLLM = {"use_vllm": "true", "vllm_mode": "colocate", "vllm_max_model_length": "384"}
-BOTH_SKIPPED = {"skip_zero_advantage": "true", "skip_old_logps": "true"}
+VLLM = ONCE | {"use_vllm": "true", "vllm_mode": "colocate", "vllm_max_model_length": "384"}
 VLLM_VARIANTS = (
-    Variant("TRL, vLLM, 4 micro-batches", ours=False, changes=VLLM | SMALL_BATCHES),
+    Variant("TRL, vLLM, 4 micro-batches", ours=False, changes=VLLM | MICRO_BATCHES),
     Variant("Mini-R1, vLLM", ours=True, changes=VLLM),
-    Variant("Mini-R1, vLLM, skip_old_logps", ours=True, changes=VLLM | {"skip_old_logps": "true"}),
-    Variant("Mini-R1, vLLM, both skipped", ours=True, changes=VLLM | BOTH_SKIPPED),
+    Variant("Mini-R1, vLLM, skip_old_logps", ours=True, changes=VLLM | SKIP_OLD),
+    Variant("Mini-R1, vLLM, both skipped", ours=True, changes=VLLM | SKIP_ZERO | SKIP_OLD),
 )
 
 
@@ -220,8 +221,8 @@ def main() -> int:
     steps = measure(args.model, args.rounds, variants)
     text = f"""# The seconds of a GRPO step
 
-A step of the tiny recipe, 16 puzzles x 8 completions of at most 320 tokens, with the policy of the command. Medians of
-{args.rounds} steps each; in brackets the range over the rounds. Where vLLM is not named, transformers generates.
+A step of the tiny recipe with a generation of its own (`num_iterations: 1`), 16 puzzles x 8 completions of at most 320
+tokens, with the policy of the command. Medians of {args.rounds} steps each; in brackets the range over the rounds. Where vLLM is not named, transformers generates.
 
 - Repeat with: `{command}`
 - Hardware: {hardware()}; torch {torch.__version__}, float32

@@ -213,7 +213,7 @@ TABLE: dict[str, How] = {
     "python scripts/make_notebook.py": How("not run", "tests/e2e/test_notebook.py"),
     "python scripts/make_notebook.py --check": How("not run", "tests/e2e/test_notebook.py"),
     "make aha SEED=42": MENTION,
-    'PYTHONPATH=tests/vllm_cpu OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 accelerate launch --num_processes 2 --mixed_precision no --config_file configs/accelerate_configs/deepspeed_zero3.yaml scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --use_cpu false --ddp_backend gloo --use_vllm true --vllm_mode server --vllm_server_args "--enforce-eager --dtype float32 --max-num-seqs 128" --per_device_train_batch_size 64 --per_device_eval_batch_size 128 --output_dir runs/server-seed42': How(
+    'PYTHONPATH=tests/vllm_cpu OMP_NUM_THREADS=1 TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 accelerate launch --num_processes 2 --mixed_precision no --config_file configs/accelerate_configs/deepspeed_zero3.yaml scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --use_cpu false --ddp_backend gloo --use_vllm true --vllm_mode server --vllm_server_args "--enforce-eager --dtype float32 --max-num-seqs 128" --num_iterations 1 --skip_zero_advantage false --max_steps 50 --per_device_train_batch_size 64 --per_device_eval_batch_size 128 --output_dir runs/server-seed42': How(
         "not run", "needs the vLLM for CPUs; tests/e2e/test_production.py runs it, shortened"
     ),
     "python scripts/evaluate.py assets/tiny-countdown-base runs/server-seed42": How(
