@@ -17,8 +17,8 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 _LABELLED = re.compile(rf"^(?:\S[^`]*?:)?\s+({_BEGIN}.*)$|^({_BEGIN}.*)$")
 
-MARKDOWN = ["README.md", "CONTRIBUTING.md", "mini_r1/README.md", "slurm/README.md", "receipes/KEYS.md"]
-MARKDOWN += ["receipes/TROUBLESHOOTING.md", "benchmarks/SPEEDRUN.md"]
+MARKDOWN = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "mini_r1/README.md", "slurm/README.md"]
+MARKDOWN += ["receipes/KEYS.md", "receipes/TROUBLESHOOTING.md", "benchmarks/SPEEDRUN.md"]
 MARKDOWN += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks" / "results").glob("*.md"))
 MARKDOWN += ["assets/tiny-countdown-base/README.md"]
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "receipes").glob("*.yaml"))
@@ -48,9 +48,28 @@ def in_markdown(text: str) -> Iterator[str]:
     """The lines of blocks marked ```bash, and inline code that begins as a command does."""
     for _, _, block in (match.groups() for match in _FENCE.finditer(text) if match[2] == "bash"):
         yield from lines_of(block)
-    for code in _INLINE.findall(_FENCE.sub("", text)):
-        if _COMMAND.match(text := " ".join(code.split())):
-            yield text
+    yield from filter(_COMMAND.match, inline_code(_FENCE.sub("", text)))
+
+
+def blocks(text: str) -> list[str]:
+    """The fenced blocks of a page, with their fences."""
+    return [match[0] for match in _FENCE.finditer(text)]
+
+
+def inline_code(text: str) -> list[str]:
+    """The inline code of a text without blocks, each in one line."""
+    return [" ".join(code.split()) for code in _INLINE.findall(text)]
+
+
+def unwrapped(text: str) -> list[str]:
+    """The parts of a page, one line each: headings, paragraphs, points, rows of tables, and ``` for a block."""
+    joined_lines = re.sub(r"(?<!\n)\n(?![\n|]|\* )\s*", " ", _FENCE.sub("```", text))
+    return [line.strip() for line in joined_lines.split("\n") if line.strip()]
+
+
+def anchor(title: str) -> str:
+    """The anchor of a title, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
 def unmarked_blocks(text: str) -> list[str]:
@@ -76,9 +95,7 @@ def in_prose(text: str) -> Iterator[str]:
     for line in joined(text).splitlines():
         if (match := _LABELLED.match(line)) and re.search(r"/| -", line):  # no sentence that begins as one does
             yield one_line(match[1] or match[2])
-    for code in _INLINE.findall(text):
-        if _COMMAND.match(text := " ".join(code.split())):
-            yield text
+    yield from filter(_COMMAND.match, inline_code(text))
 
 
 def lines_of(block: str) -> Iterator[str]:

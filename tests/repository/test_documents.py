@@ -7,7 +7,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from conftest import ROOT
-from helpers.documents import MARKDOWN, SOURCES
+from helpers.documents import MARKDOWN, SOURCES, anchor
 from mini_r1.preflight.checks import check_run, planned
 from mini_r1.recipe.read import KEYS, read_recipe
 
@@ -37,20 +37,15 @@ def code(text: str) -> list[str]:
     return re.findall(r"```.*?```|`[^`]+`", text, re.DOTALL)
 
 
-def section(title: str) -> str:
-    """The anchor of a title, as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-
-
 @pytest.mark.parametrize("name", MARKDOWN)
 def test_links_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]) + re.findall(r"^\[[^]]+\]: (\S+)$", TEXTS[name], re.MULTILINE)
     for link in (link for link in links if not link.startswith("https://")):
-        path, _, anchor = link.partition("#")
+        path, _, section = link.partition("#")
         target = (ROOT / name).parent / path if path else ROOT / name
         assert target.exists(), link
-        titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
-        assert not anchor or anchor in map(section, titles), link
+        titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if section else []
+        assert not section or section in map(anchor, titles), link
 
 
 @pytest.mark.parametrize("name", MARKDOWN)
