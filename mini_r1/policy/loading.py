@@ -17,7 +17,7 @@ from mini_r1.program.problems import UserError, first_line
 
 RUNS = Path("runs")  # where the recipes put their runs
 # Folders that are never a Hub user's name in this project, whether they are there or not.
-LOCAL_FOLDERS = (RUNS.name, "assets")
+LOCAL_FOLDERS = (RUNS.name, "assets", "models")
 MODEL_FILES = ("config.json", "adapter_config.json")
 MOST_LISTED = 10
 

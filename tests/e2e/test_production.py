@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from helpers.processes import is_alive, wait_until
-from helpers.requirements import require_module
+from helpers.requirements import require_module, require_small_model
 from mini_r1.generation.server import LOG_NAME
 from mini_r1.policy.checkpoints import missing
 
@@ -37,6 +37,7 @@ SMALL = {
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 16,
     "max_completion_length": 128,
+    "num_iterations": 1,  # weights are sent to the server at each step
     "use_vllm": True,
 }
 # With so few completions many groups have equal rewards.
@@ -51,6 +52,7 @@ ENVIRONMENT = {
 # float32 by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten
 # times its learning rate.
 EXACT, HALF_PRECISION = 1e-5, 2e-2
+OF_A_LARGER_MODEL = 1e-4  # float32 over 30 layers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -252,6 +254,28 @@ def test_a_signal_saves_a_checkpoint_and_leaves_no_process(tmp_path: Path, numbe
     step = int(re.findall(r"stopped at step (\d+)", log)[0])
     assert missing(folder / f"checkpoint-{step}") is None
     assert wait_until(lambda: processes_of(folder) == [], 30), processes_of(folder)
+
+
+def test_a_pretrained_chat_model_is_in_sync_too(tmp_path: Path) -> None:
+    """49,152 tokens of vocabulary, tied embeddings, 30 layers: all of it reaches the server after the first update."""
+    more: dict[str, Any] = {
+        "model_name_or_path": require_small_model(),
+        "reward_funcs": "helpers.rewards.share_of_e",  # it solves nothing, and equal rewards would move no weight
+        "learning_rate": 1e-4,
+        "warmup_steps": 0,
+        "max_steps": 2,
+        "max_prompt_length": 200,
+        "max_completion_length": 16,
+        "per_device_train_batch_size": 4,
+        "eval_strategy": "no",
+        "eval_on_start": False,
+        "save_strategy": "no",
+    }
+    path = {"PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(ROOT / "tests")])}
+    folder = train(tmp_path / "run", path, **more)
+    name = "sampling/sampling_logp_difference/mean"
+    (after_update,) = [entry[name] for entry in log_of(folder) if entry["step"] == 2 and name in entry]
+    assert after_update < OF_A_LARGER_MODEL
 
 
 def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:

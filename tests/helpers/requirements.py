@@ -3,11 +3,13 @@
 import importlib.util
 import os
 import shutil
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 REQUIRE_ALL = "MINI_R1_REQUIRE_ALL"
+SMALL_MODEL = Path(__file__).parents[2] / "models" / "smollm2-135m"
 
 
 def require_program(name: str, package: str | None = None, path: str | None = None) -> str:
@@ -27,6 +29,13 @@ def require_module(name: str, install: str) -> None:
     """Skip the test without a Python module, or fail it if MINI_R1_REQUIRE_ALL is 1; `install` is what brings it."""
     if importlib.util.find_spec(name) is None:
         skip_or_fail(f"no Python module {name!r}: {install}")
+
+
+def require_small_model() -> str:
+    """The folder of the pretrained chat model; without it skip the test, or fail it if MINI_R1_REQUIRE_ALL is 1."""
+    if not (SMALL_MODEL / "config.json").is_file():
+        skip_or_fail("no models/smollm2-135m: python scripts/get_small_model.py")
+    return str(SMALL_MODEL)
 
 
 def skip_or_fail(reason: str) -> NoReturn:
