@@ -7,6 +7,8 @@ The tiny policy (CPU, minutes):   python scripts/evaluate.py assets/tiny-countdo
 Before and after (1 GPU):         python scripts/evaluate.py Qwen/Qwen2.5-3B-Instruct runs/my-run --samples 8 \\
     --out runs/my-run/evaluation.json
 
+With each table comes a verdict: whether RL would find something to start from, or a cold start should come first.
+
 The puzzles are those that the run held out, according to its own record. With two runs, the last one's are used.
 Options choose others, but none that an evaluated run was trained on. Without a run, puzzles come from the tiny world.
 """
@@ -35,10 +37,11 @@ with in_words():
     from mini_r1.prompts.settings import PromptSettings, add_prompt_options, chosen_prompt
     from mini_r1.results.card import CARD, update_card
     from mini_r1.results.evaluation import EvaluationSettings, evaluate, format_table, render_prompts
+    from mini_r1.results.start import judge_start
     from mini_r1.runs.exposure import Exposure, examine_exposure
     from mini_r1.runs.holdout import DataSettings, Sides, hold_out
     from mini_r1.runs.identity import RunRecord, find_record
-    from mini_r1.runs.records import EVALUATION, Record
+    from mini_r1.runs.records import EVALUATION, Interval, Record
     from mini_r1.tasks.registry import task_of
     from mini_r1.tasks.task import Task, json_object
 
@@ -283,6 +286,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, problem = measure(args, plan)
     if results:
         print(format_table(results), flush=True)
+        for result in results:
+            metrics = {name: Interval(**measured) for name, measured in result["metrics"].items()}
+            if start := judge_start(metrics, plan.settings.samples):
+                print(f"\n{result['model']}: {start.words}", flush=True)
     lost = keep(args.out, results) if args.out is not None and results else None
     if problem:
         raise problem

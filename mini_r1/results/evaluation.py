@@ -272,6 +272,7 @@ def _measure(
 
     means = {f"pass@{k}": [pass_at_k(len(row), _solved(row), k) for row in sampled] for k in sorted(set(settings.ks))}
     means["greedy"] = [float(one.solved) for one in greedy]
+    means["mixed"] = [float(0 < _solved(row) < len(row)) for row in sampled]
     fields = {"format": "in_format", "length": "tokens", "truncated": "truncated"}
     means |= {name: mean(field) for name, field in fields.items()}
     ones = [1.0] * len(sampled)

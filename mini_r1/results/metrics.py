@@ -47,6 +47,7 @@ class Metric:
 
 _METRICS = {  # in the order of a page
     "greedy": Metric("solved by the greedy completion", HIGHER_IS_BETTER),
+    "mixed": Metric("problems that some samples solve and some don't", NEITHER),
     "format": Metric("completions in the format", HIGHER_IS_BETTER),
     "length": Metric("completion length", NEITHER, "tokens"),
     "truncated": Metric("completions cut off at the token limit", LOWER_IS_BETTER),

@@ -225,6 +225,7 @@ def test_summary_of_known_texts() -> None:
         "pass@2": 1 / 4,
         "pass@4": 1 / 2,
         "greedy": 1 / 2,
+        "mixed": 1 / 2,
         "format": 6 / 8,
         "length": (len(RIGHT) + len(WRONG) + 2 * len(CUT) + 4 * len(FOREIGN)) / 8,
         "truncated": 2 / 8,

@@ -370,10 +370,13 @@ def test_each_loss_is_named_and_coloured_and_each_gain_is_not_a_loss(
         assert row["change"]["says"] == verdict
 
 
+NEITHER_WAY = ("length", "attempts", "enumerating", "mixed")
+
+
 def test_every_metric_of_a_real_evaluation_has_words_and_a_direction(written: Written) -> None:
     for name in written["evaluation.json"][0]["metrics"]:
         metric = metric_of(name)
-        assert metric.label != name and (metric.better != 0) == (name not in ("length", "attempts", "enumerating"))
+        assert metric.label != name and (metric.better != 0) == (name not in NEITHER_WAY)
 
 
 def test_a_change_is_shown_by_colour_and_by_word(page: Page) -> None:
