@@ -222,7 +222,8 @@ def main() -> int:
     text = f"""# The seconds of a GRPO step
 
 A step of the tiny recipe with a generation of its own (`num_iterations: 1`), 16 puzzles x 8 completions of at most 320
-tokens, with the policy of the command. Medians of {args.rounds} steps each; in brackets the range over the rounds. Where vLLM is not named, transformers generates.
+tokens, with the policy of the command. Medians of {args.rounds} steps each; in brackets the range over the rounds.
+Where vLLM is not named, transformers generates.
 
 - Repeat with: `{command}`
 - Hardware: {hardware()}; torch {torch.__version__}, float32
