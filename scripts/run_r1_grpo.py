@@ -20,6 +20,8 @@ Any key is also a flag, and a dry run only checks and plans:
 
     python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --max_steps 20
     python scripts/run_r1_grpo.py --config receipes/grpo-tiny-countdown.yaml --dry_run
+
+A recipe with `method: sft` is run too (`scripts/run_sft.py`): the SLURM script calls this one for both.
 """
 
 import sys
@@ -34,14 +36,26 @@ with in_words():
 
     show_help_if_asked(sys.argv)  # at once: what follows takes seconds to import
     from mini_r1.preflight.checks import run_preflight
+    from mini_r1.program.problems import UserError
     from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.recipe.arguments import Method
     from mini_r1.recipe.read import build_recipe, read_recipe
 
 
-def main() -> int:
-    """Parse, train, and return the exit status."""
+def main(method: Method | None = None) -> int:
+    """Parse, train, and return the exit status.
+
+    Args:
+        method: the only one that a recipe may have; any if it is None, so that a cluster needs one script.
+
+    Raises:
+        UserError: the recipe is for another method.
+    """
     quiet_libraries()
     recipe = read_recipe()
+    if method not in (None, recipe[0].method):
+        fix = "write method: sft into it, or start it with scripts/run_r1_grpo.py"
+        raise UserError(f"the recipe has method: {recipe[0].method}, and this program is for {method}. Fix: {fix}")
     status = run_preflight(*recipe)
     if status or recipe[0].dry_run:
         return status

@@ -31,6 +31,7 @@ SMALL = {
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 8,
     "num_generations": 4,
+    "num_iterations": 1,
     "max_completion_length": 64,
 }
 # Also where the tests themselves run under `nohup`: a run that has inherited that stays when its terminal closes.

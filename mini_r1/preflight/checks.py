@@ -29,6 +29,7 @@ from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.preflight.prompts import check_prompts
 from mini_r1.preflight.rehearsal import rehearse
 from mini_r1.preflight.space import check_disk, check_memory
+from mini_r1.preflight.start import check_start
 from mini_r1.program.problems import ProblemError, UserError
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import BATCH_KEYS, BatchPlan, check_own_groups, plan_batches
@@ -69,6 +70,7 @@ def check_run(
             check_memory(plan, shape, step, findings)
             check_disk(plan, shape, step, findings)
         check_prompts(plan, batches, config, began, findings)
+        check_start(plan, findings)
         account, problem = check_hub_access(training)
     findings.sections += [("Hub", [("push", account)])] if account else []
     findings.problems += [problem] if problem else []
@@ -82,8 +84,9 @@ def _check_batches(plan: Plan, findings: Findings) -> BatchPlan:
     batches, problems = plan_batches(plan.training, plan.launch.processes)
     findings.sections.append(("Batch", batches.rows()))
     if not {problem.name for problem in findings.problems} & BATCH_KEYS:
-        refused = None if problems else rehearse(plan.training, plan.launch.processes)
-        split = None if problems else check_own_groups(batches, plan.script.resample_uniform_groups)
+        refused = None if problems else rehearse(plan.training, plan.launch.processes, plan.script.method)
+        tries = plan.script.resample_uniform_groups if plan.script.method == "grpo" else 0
+        split = None if problems else check_own_groups(batches, tries)
         findings.problems += [*problems, *(problem for problem in (refused, split) if problem)]
     return batches
 
@@ -124,7 +127,7 @@ def _check_gpus(plan: Plan, findings: Findings) -> None:
             findings.notes.append(idle)
     rows = [
         ("launch", plan.launch.describe()),
-        ("generation", _generation(plan, generation)),
+        *([("generation", _generation(plan, generation))] if plan.script.method == "grpo" else []),
         ("GPUs needed", f"{needed} {where}: {training} training + {generation} generation"),
         ("GPUs visible", _shown(plan, assignment)),
     ]
@@ -173,6 +176,8 @@ def _estimate_time(plan: Plan, findings: Findings) -> None:
 
 def _summary(plan: Plan, batches: BatchPlan) -> str:
     size = f"{batches.rows()[0][1]} prompts x {batches.generations} completions a step"
+    if plan.script.method == "sft":
+        size = f"{batches.completions_per_step} demonstrations a step"
     where = "CPU" if not plan.on_gpu else _count(sum(gpus_needed(plan.launch, plan.generation, plan.script.vllm_gpus)))
     missing = ", on a machine that has them: this one has none" if plan.elsewhere else ""
     return f"{size}, {plan.launch.describe()}, {where}{missing}"

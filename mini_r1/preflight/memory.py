@@ -107,7 +107,7 @@ def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -
         lora=bool(model.use_peft),
         linear_bytes=linear if bits else None,
         optimizer_bytes=0 if optimizer == "sgd" else 2 if "8bit" in optimizer else 8,
-        generated=at_a_time if generation == "transformers" else 0,
+        generated=at_a_time if generation == "transformers" and script.method == "grpo" else 0,
         vllm_share=share,
         vllm_sleeps=bool(training.vllm_enable_sleep_mode),
         on_gpu=uses_gpus(training),

@@ -17,8 +17,9 @@ from mini_r1.recipe.batches import BatchPlan
 from mini_r1.recipe.read import load_tokenizer, read_prompt_settings
 from mini_r1.runs.holdout import DataSettings, find_change, hold_out
 from mini_r1.runs.identity import RunRecord
+from mini_r1.tasks.demonstrations import demonstrate
 from mini_r1.tasks.registry import TaskError, task_of
-from mini_r1.tasks.task import Task
+from mini_r1.tasks.task import Task, rows_of
 
 PROMPTS_LOOKED_AT = 256
 PROMPT_WANTED = "one that fits and ends in the assistant's header and the prefill, with nothing between"
@@ -123,6 +124,8 @@ def _check_text(
     if kept is not None and problems is not None:
         lengths = [len(ids) for ids in tokenizer(text=kept["prompt"][:])["input_ids"]]
         rows.append(("length", f"{min(lengths)} to {max(lengths)} tokens of {limit} in {len(problems)} problems"))
+        if plan.script.method == "sft":
+            _check_demonstrations(plan, task, tokenizer, kept, rows, findings)
     if dropped:
         findings.notes.append(
             f"{dropped} of {len(problems or ())} prompts looked at exceed max_prompt_length={limit} and drop out"
@@ -132,6 +135,37 @@ def _check_text(
         findings.problems.append(problem)
     else:
         rows.append(("completions", f"a right answer is read as one, and ends in {stops.names(tokenizer)}"))
+
+
+def _check_demonstrations(
+    plan: Plan,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Dataset,
+    rows: list[tuple[str, str]],
+    findings: Findings,
+) -> None:
+    """There are some, they are short enough, and the rewards would be given for them."""
+    limit = int(plan.training.max_completion_length or 0)
+    shown = [(row, text) for row in rows_of(problems) if (text := demonstrate(task, row, plan.training.seed))]
+    lengths = [len(tokenizer(text=text, add_special_tokens=False)["input_ids"]) + 1 for _, text in shown]
+    if not shown:
+        cause = f"none of the {len(problems)} problems looked at has one"
+        fix = "set method: grpo, or a task that writes them, or data with the column demonstration"
+        findings.problems.append(Problem("method", "sft", "problems with demonstrations", fix, cause))
+        return
+    if min(lengths) > limit:
+        cause = f"the demonstrations looked at have {min(lengths)} to {max(lengths)} tokens"
+        fix = f"set max_completion_length: {max(lengths)} to keep them all"
+        findings.problems.append(Problem("max_completion_length", limit, "enough for demonstrations", fix, cause))
+        return
+    solve = sum(task.judge(text, row).reward == 1.0 and task.in_format(text) for row, text in shown)
+    words = f"{len(shown)} of {len(problems)} problems, {solve} of them right and in format"
+    rows.append(("demonstrations", f"{words}, {min(lengths)} to {max(lengths)} tokens of {limit}"))
+    if solve < len(shown):
+        findings.notes.append(f"{len(shown) - solve} demonstrations looked at would not be rewarded by GRPO afterwards")
+    if longer := sum(length > limit for length in lengths):
+        findings.notes.append(f"{longer} demonstrations looked at exceed max_completion_length={limit} and drop out")
 
 
 def _stop_tokens(plan: Plan, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None) -> StopTokens:

@@ -1,4 +1,4 @@
-"""TRL's own refusals, in seconds: builds GRPOConfig from the recipe's values, without a device or process group.
+"""TRL's own refusals, in seconds: builds its configuration of the recipe's values, without a device or process group.
 
 The real one needs the GPUs and joins the other processes. This one is the same class with its device and its number of
 processes given, so that all its other checks run, on a laptop as on the node.
@@ -18,6 +18,8 @@ from transformers import get_scheduler
 from trl import GRPOConfig
 
 from mini_r1.program.problems import Problem, shown
+from mini_r1.recipe.arguments import Method
+from mini_r1.recipe.method import config_class, config_values
 
 _DEFAULTS = {key.name: key.default for key in fields(GRPOConfig)}
 # What needs the recipe's GPUs, or the other processes; the rest is built as written.
@@ -31,21 +33,22 @@ WITHOUT_DEVICE = {
 }
 
 
-def rehearse(training: GRPOConfig, processes: int) -> Problem | None:
-    """What GRPOConfig will refuse, with the key where its message names one.
+def rehearse(training: GRPOConfig, processes: int, method: Method = "grpo") -> Problem | None:
+    """What GRPOConfig, or SFTConfig, will refuse, with the key where its message names one.
 
     Args:
         training: read with `read_recipe`, so that its values are those of the recipe.
         processes: training processes of the launch.
     """
+    kind: Any = config_class(method)
 
-    class Rehearsal(GRPOConfig):
-        """GRPOConfig without `_setup_devices`, which starts CUDA and the process group."""
+    class Rehearsal(kind):
+        """That class without `_setup_devices`, which starts CUDA and the process group."""
 
         device = torch.device("cpu")
         world_size = processes
 
-    written = {key.name: copy.deepcopy(getattr(training, key.name)) for key in fields(GRPOConfig) if key.init}
+    written = copy.deepcopy(config_values(training, method))
     try:
         with _untouched_environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,9 +87,9 @@ def _as_problem(error: Exception, written: dict[str, Any]) -> Problem:
     """The first line of a library's message, with the first key that it names."""
     said = " ".join(str(error).split()) or type(error).__name__
     named = [word for word in re.findall(r"[a-z][a-z0-9_]+", said) if word in written]
-    texts = {name: value for name, value in written.items() if isinstance(value, str) and value != _DEFAULTS[name]}
+    texts = {name: value for name, value in written.items() if isinstance(value, str) and value != _DEFAULTS.get(name)}
     named = named or [name for name, value in texts.items() if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", said)]
-    allowed = "what TRL's GRPOConfig takes"
+    allowed = "what TRL takes"
     if not named:
         return Problem("the recipe", "refused by TRL", allowed, "correct what the message names", said)
     return Problem(named[0], shown(written[named[0]]), allowed, f"correct {' or '.join(dict.fromkeys(named))}", said)

@@ -18,6 +18,7 @@ Group = Literal[
     "Evaluation and samples",
     "Checking and planning",
 ]
+Method = Literal["grpo", "sft"]
 # The most used keys of TRL's GRPOConfig and ModelConfig, by the same concerns.
 TRL_KEYS: dict[Group, tuple[str, ...]] = {
     "Prompts": ("chat_template_kwargs",),
@@ -74,6 +75,11 @@ class ScriptArguments:
     tokenizer_name_or_path: str | None = _prompts(None, "Folder or Hub id of a tokenizer that replaces the model's own")
     reward_funcs: list[str] | None = _rewards(
         None, "Names of the task's rewards, or package.module.function. Default: the task's usual rewards"
+    )
+    method: Method = _training(
+        "grpo",
+        "How the policy learns: grpo by rewards, or sft from the task's demonstrations, as a cold start before grpo."
+        " With sft the learning rate is 2e-5 unless it is set, and keys of rewards and generation have no effect",
     )
     length_buckets: int = _training(
         1,

@@ -20,7 +20,10 @@ BATCH_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What one step and one generation batch are made of; a group is the completions of one prompt."""
+    """What one step and one generation batch are made of; a group is the completions of one prompt.
+
+    A demonstration, for `method: sft`, is a group of one.
+    """
 
     processes: int
     per_device: int
@@ -56,6 +59,8 @@ class BatchPlan:
     def rows(self) -> list[tuple[str, str]]:
         """The table, as (what, how many)."""
         factors = f"{self.processes} ranks x {self.per_device} per device x {self.accumulation} accumulation"
+        if self.generations == 1:
+            return [("demonstrations per step", f"{self.completions_per_step} = {factors}")]
         return [
             ("prompts per step", f"{_number(self.prompts_per_step)}"),
             ("completions per prompt", f"{self.generations}"),

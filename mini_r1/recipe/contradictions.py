@@ -13,19 +13,25 @@ from trl import GRPOConfig, ModelConfig
 from mini_r1.program.problems import Problem, shown
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import is_on_policy
+from mini_r1.recipe.method import idle_keys
 from mini_r1.tasks.task import FORMAT, SOLVED
 
-METRICS = ("reward", SOLVED, FORMAT)  # whatever the task and its rewards
+# What an evaluation in a run has, whatever the task and its rewards.
+METRICS = {"grpo": ("reward", SOLVED, FORMAT), "sft": ("loss", "mean_token_accuracy")}
 ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # schedules that follow a metric
 
 
 def find_contradictions(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> list[Problem]:
     """What can't be done as it is written."""
+    if script.method == "sft":
+        found = (_check_precision(training, model), *_check_best(script, training))
+        return [problem for problem in found if problem]
     skipping = _check_skipping(training) if script.skip_zero_advantage else None
     weights = _check_weights(training) if script.skip_old_logps else None
     resampling = _check_resampling(script, training) if script.resample_uniform_groups else None
     losses = _check_losses(training, model)
-    found = (_check_precision(training, model), losses, skipping, weights, resampling, *_check_best(training))
+    best = _check_best(script, training)
+    found = (_check_precision(training, model), losses, skipping, weights, resampling, *best)
     return [problem for problem in found if problem]
 
 
@@ -119,7 +125,7 @@ def _check_resampling(script: ScriptArguments, training: GRPOConfig) -> Problem 
     return None
 
 
-def _check_best(training: GRPOConfig) -> Iterator[Problem]:
+def _check_best(script: ScriptArguments, training: GRPOConfig) -> Iterator[Problem]:
     """What follows a metric of the evaluations: the best checkpoint, and schedules that wait for a plateau."""
     schedule = _text(training.lr_scheduler_type)
     users = {
@@ -135,11 +141,13 @@ def _check_best(training: GRPOConfig) -> Iterator[Problem]:
         for key, value in users.items():
             fix = "set eval_strategy: steps, with eval_steps"
             yield Problem(key, value, "evaluations to go by", fix, "eval_strategy is no")
-    name = training.metric_for_best_model
-    if (name or "loss").removeprefix("eval_") not in METRICS:
+    name, metrics = training.metric_for_best_model, METRICS[script.method]
+    if (name or "loss").removeprefix("eval_") not in metrics:
         cause = "GRPO's loss does not say how good a policy is" if name in (None, "loss", "eval_loss") else ""
-        allowed = f"one of {', '.join(METRICS)} with {used_by}"
-        yield Problem("metric_for_best_model", shown(name), allowed, "set metric_for_best_model: reward", cause)
+        allowed = f"one of {', '.join(metrics)} with {used_by}"
+        yield Problem("metric_for_best_model", shown(name), allowed, f"set metric_for_best_model: {metrics[0]}", cause)
+    if script.method == "sft":
+        return
     if training.greater_is_better is False:
         yield Problem("greater_is_better", "false", f"true, or left out, with {used_by}", "leave it out")
     kwargs: Any = training.lr_scheduler_kwargs
@@ -189,14 +197,16 @@ def say_without_effect(script: ScriptArguments, training: GRPOConfig, model: Mod
 
     A switch that the recipe itself turns off is no surprise, and needs no line.
     """
-    given = script.given
+    unused = idle_keys(script.method)
+    given = {name: value for name, value in script.given.items() if name not in unused}
     values = {name: getattr(part, name) for part in (training, model) for name in vars(part)}
     lines = []
+    if idle := [name for name in script.given if name in unused]:
+        lines.append(f"{', '.join(idle)} {_has(idle)} no effect with method: {script.method}")
     for rule in DEPENDENTS:
         idle = [name for name in given if name.startswith(rule.keys)]
         if idle and rule.switch not in given and not rule.on(values[rule.switch]):
-            verb = "has" if len(idle) == 1 else "have"
-            lines.append(f"{', '.join(idle)} {verb} no effect without {rule.switch}: {rule.wanted}")
+            lines.append(f"{', '.join(idle)} {_has(idle)} no effect without {rule.switch}: {rule.wanted}")
     if script.skip_old_logps and training.use_vllm and not is_on_policy(training):
         lines.append(
             "skip_old_logps has no effect: a generation serves several updates, since gradient_accumulation_steps is "
@@ -204,6 +214,10 @@ def say_without_effect(script: ScriptArguments, training: GRPOConfig, model: Mod
             f"num_iterations {training.num_iterations}"
         )
     return [*lines, *_say_of_length(given, training)]
+
+
+def _has(keys: list[str]) -> str:
+    return "has" if len(keys) == 1 else "have"
 
 
 def _say_of_length(given: dict[str, Any], training: GRPOConfig) -> Iterator[str]:

@@ -27,6 +27,7 @@ from mini_r1.prompts.settings import PromptSettings
 from mini_r1.recipe.arguments import ScriptArguments as ScriptArguments
 from mini_r1.recipe.help import show_help_if_asked
 from mini_r1.recipe.keys import keys_of, negated, read_value, unknown_key
+from mini_r1.recipe.method import LEARNING_RATE, NEUTRAL, build_config
 from mini_r1.recipe.text import RecipeError as RecipeError
 from mini_r1.recipe.text import read_written
 from mini_r1.recipe.values import check_values
@@ -57,6 +58,9 @@ def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
     if not str(values.get("model_name_or_path") or "").strip():
         raise RecipeError("model_name_or_path is not set: name a Hub model or a local folder")
     values["model_name_or_path"] = _shipped(str(values["model_name_or_path"]))
+    written = list(values)
+    if values.get("method") == "sft":
+        values = {"learning_rate": LEARNING_RATE, **values, **NEUTRAL}
     kinds: list[Any] = [ScriptArguments, _Values, ModelConfig]
     with _refusals_in_words():
         script, training, model = (
@@ -66,14 +70,14 @@ def read_recipe(arguments: Sequence[str] | None = None) -> Recipe:
     take_api_key(script.vllm_server_args)  # whatever shows or keeps the recipe from here on does so without it
     held = {**vars(script), **vars(training), **vars(model)}
     held = {name: value.value if isinstance(value, Enum) else value for name, value in held.items()}
-    script.given = {name: held[name] for name in values if not name.endswith("_token")}
+    script.given = {name: held[name] for name in written if not name.endswith("_token")}
     script.settings = {name: held[name] for name in KEYS}
     training.resume_from_checkpoint = _checkpoint_to_resume(training)
     return script, training, model
 
 
 def build_recipe(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Recipe:
-    """The recipe that was read, with GRPOConfig as TRL builds it: that needs the GPUs, and joins the other processes.
+    """The recipe that was read, with TRL's configuration as it builds it: that needs the GPUs, and joins the others.
 
     Raises:
         RecipeError: if TRL or transformers refuse it.
@@ -81,7 +85,7 @@ def build_recipe(script: ScriptArguments, training: GRPOConfig, model: ModelConf
     if note := use_training_gpu(training, script.vllm_gpus):
         logger.warning(note)
     with _refusals_in_words():
-        built = GRPOConfig(**{field.name: getattr(training, field.name) for field in fields(training) if field.init})
+        built = build_config(training, script.method)
     return script, built, model
 
 

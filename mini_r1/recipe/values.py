@@ -13,6 +13,7 @@ from mini_r1.program.problems import Problem, nearest, shown
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.contradictions import find_contradictions
 from mini_r1.recipe.keys import Key, keys_of
+from mini_r1.recipe.method import idle_keys
 from mini_r1.recipe.ranges import FLAG, MAPPING, NOT_NEGATIVE, RANGES, Range, above, as_list, at_least, below
 from mini_r1.tasks.registry import TaskError, rewards_of, task_of
 
@@ -26,7 +27,8 @@ def check_values(script: ScriptArguments, training: GRPOConfig, model: ModelConf
         training: read with `read_recipe`, so that its values are those of the recipe.
     """
     held = {**vars(script), **vars(training), **vars(model)}
-    values = {key: held[name] for name, key in _KEYS.items() if name in RANGES and held[name] is not None}
+    checked = RANGES.keys() - idle_keys(script.method)
+    values = {key: held[name] for name, key in _KEYS.items() if name in checked and held[name] is not None}
     problems = [_problem(key, value) for key, value in values.items() if not RANGES[key.name].holds(value)]
     return problems + find_contradictions(script, training, model) + check_generation_kwargs(training)
 

@@ -5,7 +5,7 @@ It is a function of the run's folder (`update_card`), so that an evaluation made
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,14 @@ def _results(folder: Path) -> list[Result]:
 def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence[Result]) -> str:
     """Return the text of the card, with metadata for the Hub in front and without tokens."""
     data = run.get("data") or {}
+    settings = run.get("settings")
+    sft = isinstance(settings, Mapping) and settings.get("method") == "sft"
     metadata = ModelCardData(
         base_model=_hub_id(run.get("model")),
         datasets=[dataset] if (dataset := _hub_id(data.get("dataset"))) else None,
         library_name="peft" if run.get("adapter") else "transformers",
         pipeline_tag="text-generation",
-        tags=["mini-r1", "grpo", "trl", "reasoning"],
+        tags=["mini-r1", "sft" if sft else "grpo", "trl", "reasoning"],
         ignore_metadata_errors=True,
     )
     card = ModelCard.from_template(
@@ -103,6 +105,7 @@ def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence
         name=name,
         run=run,
         data=data,
+        sft=sft,
         task=find_task(data),
         recipe=yaml.safe_dump(run.get("recipe") or {}, sort_keys=False, allow_unicode=True).rstrip(),
         results=results,

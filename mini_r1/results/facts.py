@@ -46,6 +46,9 @@ def facts(progress: Progress, run: Record, results: Sequence[Result]) -> list[Fa
     }
     told = [known[key](run[key]) for key in known if run.get(key) not in NOTHING]
     told.insert(min(1, len(told)), Fact("steps", steps_in_words(progress)))
+    settings = run.get("settings")
+    if isinstance(settings, Mapping) and settings.get("method") == "sft":
+        told.insert(1, Fact("learned from", "demonstrations (SFT)"))
     others = [key for key in run if key not in known and key != "steps" and run[key] not in NOTHING]
     told += [Fact(key.replace("_", " "), in_words(run[key])) for key in others]
     return told + _evaluation(results)

@@ -27,7 +27,8 @@ def _keys(table: str) -> frozenset[str]:
 
 # Every key of ScriptArguments, GRPOConfig and ModelConfig is in one of the three, which a test sees to.
 DECIDING = _keys("""
-    # task, prompts and rewards
+    # method, task, prompts and rewards
+    method
     task task_config reward_funcs dataset_id_or_path dataset_split dataset_revision max_samples split_seed test_size
     max_prompt_length tokenizer_name_or_path prompt_style chat_template chat_template_kwargs system_prompt
     reward_weights multi_objective_aggregation scale_rewards max_tool_calling_iterations remove_unused_columns

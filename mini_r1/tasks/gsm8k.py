@@ -3,6 +3,7 @@
 A row is `question` and `answer`: a worked solution, a step in each line, whose last line is `#### 72`.
 """
 
+import random
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -27,6 +28,7 @@ ALLOWED_ROW = f'rows with question and answer, both text, where the last line of
 MAX_DIGITS = 100  # characters of a number; longer ones are none
 # [0-9] and not \d, which also takes the digits of other scripts. Commas only between groups of three.
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_NOTE = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(rf"([+-]?)\$?([+-]?)(?:({_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)|({_WHOLE})\s*/\s*({_WHOLE}))\s*%?\.?")
 
 
@@ -95,6 +97,11 @@ class Gsm8k(QuestionTask):
             "farm. Half a pear is eaten. How many pears are there?"
         )
         return {"question": question, "answer": f"{working}\n{MARK} 1253.5"}, solving("1,253.5")
+
+    def demonstrate(self, row: Row, chance: random.Random) -> str | None:
+        """The worked solution of the data set, without the notes for a calculator that it has in it: <<48/2=24>>."""
+        working = _NOTE.sub("", row["answer"].rpartition(MARK)[0]).strip()
+        return f" {working}\n</think>\n<answer> {_after_mark(row['answer'])} </answer>" if working else None
 
     def is_on_hub(self, source: str) -> bool:
         """Whether a source is not a local path."""

@@ -10,6 +10,7 @@ functions (plain functions of completions and of the data set's columns).
 
 import argparse
 import json
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,17 @@ class Task(ABC):
     def groups(self, row: Row) -> dict[str, str]:
         """The groups that a row belongs to in breakdowns, such as {"difficulty": "easy"}."""
         return {}
+
+    # --- a cold start, before RL ---
+
+    def demonstrate(self, row: Row, chance: random.Random) -> str | None:
+        """A completion that shows how a problem is solved, as it follows the prefill; None if there is none.
+
+        By default it is the row's column `demonstration`, where the data has one. A task that writes its own takes
+        what is random from `chance`, so that the same run has the same ones.
+        """
+        written = row.get("demonstration")
+        return written if isinstance(written, str) and written.strip() else None
 
     # --- the judge ---
 

@@ -1,1 +1,1 @@
-"""The GRPO run itself: trainer, samples, progress, interrupts, resume."""
+"""The run itself, GRPO or a cold start: trainers, samples, progress, interrupts, resume."""

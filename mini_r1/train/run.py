@@ -1,4 +1,4 @@
-"""One GRPO run from recipe to saved model: `_run` tells it from top to bottom."""
+"""One run, GRPO or a cold start, from recipe to saved model: `_run` tells it from top to bottom."""
 
 import contextlib
 import functools
@@ -25,11 +25,13 @@ from mini_r1.runs.folder import Standing, examine_output, output_path
 from mini_r1.runs.holdout import DataError
 from mini_r1.runs.identity import RunRecord, record_run
 from mini_r1.runs.lock import run_lock
+from mini_r1.train.cold_start import build_cold_start
 from mini_r1.train.data import check_enough, load_problems
 from mini_r1.train.interrupts import StopRequest
+from mini_r1.train.orderly import OrderlyTrainer
 from mini_r1.train.resume import TakeNewSteps, WriteManifest
 from mini_r1.train.samples import SampleRecorder
-from mini_r1.train.trainer import R1Trainer, build_trainer, changed
+from mini_r1.train.trainer import build_trainer, changed
 
 SAMPLES_FOLDER = "completion_samples"
 
@@ -79,9 +81,13 @@ def _run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, stop
         with generation_server(script, training, model) as place:
             first_evaluation = training.eval_on_start and not checkpoint
             arguments = changed(training, eval_on_start=first_evaluation, **WITHOUT_PUSH, **place)
-            trainer = build_trainer(script, arguments, model, recorder, sides, writer=writer)
+            trainer: OrderlyTrainer
+            if script.method == "sft":
+                trainer = build_cold_start(script, arguments, model, sides, writer)
+            else:
+                trainer = build_trainer(script, arguments, model, recorder, sides, writer=writer)
+                limit_requests(trainer, script.vllm_request_timeout)
             check_enough(training, len(cast(Sized, trainer.train_dataset)), sides)
-            limit_requests(trainer, script.vllm_request_timeout)
             since = started - standing.seconds  # when it would have started had it never been interrupted
             summarise = functools.partial(run_summary, trainer, script, model, record, since)
             trainer.watch(stop)
@@ -98,7 +104,7 @@ def _examine(script: ScriptArguments, training: GRPOConfig, model: ModelConfig, 
 
 
 def _accompany(
-    trainer: R1Trainer, manifest: WriteManifest, summarise: Callable[[], dict[str, Any]], push: HubPush | None
+    trainer: OrderlyTrainer, manifest: WriteManifest, summarise: Callable[[], dict[str, Any]], push: HubPush | None
 ) -> None:
     """Have each save followed, in this order, by its manifest and, on process zero, by the card and the push."""
     trainer.add_callback(TakeNewSteps())
@@ -110,7 +116,7 @@ def _accompany(
     make_harmless(trainer.callback_handler.callbacks, more=(CardWriter, HubPush))
 
 
-def _end(trainer: R1Trainer, stop: StopRequest, summarise: Callable[[], dict[str, Any]]) -> None:
+def _end(trainer: OrderlyTrainer, stop: StopRequest, summarise: Callable[[], dict[str, Any]]) -> None:
     """Evaluate and save what was trained; a run that is asked to stop, in that evaluation too, resumes another time."""
     output, state, is_main = output_path(trainer.args), trainer.state, trainer.is_world_process_zero()
     if not stop.agreed(trainer.args):
@@ -136,7 +142,7 @@ def _end(trainer: R1Trainer, stop: StopRequest, summarise: Callable[[], dict[str
 
 
 def run_summary(
-    trainer: R1Trainer, script: ScriptArguments, model: ModelConfig, record: RunRecord, since: float
+    trainer: OrderlyTrainer, script: ScriptArguments, model: ModelConfig, record: RunRecord, since: float
 ) -> dict[str, Any]:
     """What it took, for report and card: command, seed, steps, seconds of all its parts; and the run's record."""
     return {

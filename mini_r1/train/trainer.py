@@ -1,7 +1,7 @@
 """The trainer: TRL's GRPOTrainer, without most of its padding, and under the control of those who run it.
 
-The one module for private names of TRL and transformers: whatever this project must override or call is here, and only
-here. tests/train/test_trainer.py has them in a table, and fails when one of them moves.
+The one module for private names of TRL: whatever this project must override or call of them is here, and only here.
+tests/train/test_trainer.py has them in a table, and fails when one of them moves.
 
 * Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.
   Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are
@@ -11,7 +11,7 @@ here. tests/train/test_trainer.py has them in a table, and fails when one of the
   are made of the log-probabilities of the loss, without a pass of their own (`mini_r1.train.sample_weights`).
 * Dynamic sampling: where the recipe asks for it, groups that teach nothing are replaced (`mini_r1.train.resampling`).
 * Resume: TRL's order of the data and its generation cycle continue where the checkpoint was (`mini_r1.train.resume`).
-* Interrupts: an evaluation can be left, with a checkpoint (`mini_r1.train.interrupts`).
+* Interrupts: an evaluation can be left at its next token (`mini_r1.train.interrupts`).
 """
 
 import contextlib
@@ -20,7 +20,6 @@ import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -32,24 +31,20 @@ from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
 from mini_r1.generation.decoding import decode_without_ended
-from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, disk_full_error, missing
-from mini_r1.program.causes import DISK_FULL, NON_FINITE
-from mini_r1.program.harmless import harmless
-from mini_r1.program.problems import UserError
+from mini_r1.policy.checkpoints import Checkpoint
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import is_on_policy
 from mini_r1.recipe.read import load_tokenizer, model_init_kwargs, read_prompt_settings
-from mini_r1.runs.folder import give_usual_modes, output_path
 from mini_r1.runs.holdout import DataSettings, Sides, hold_out
 from mini_r1.tasks.registry import rewards_of
 from mini_r1.tasks.task import RewardFunction
 from mini_r1.train.data import prepare_datasets
-from mini_r1.train.finite import StopIfNotFinite, diverged
-from mini_r1.train.interrupts import StopOnRequest, StopRequest, highest
+from mini_r1.train.interrupts import StopRequest, highest
+from mini_r1.train.orderly import OrderlyTrainer
 from mini_r1.train.progress import SolveRateProgress
 from mini_r1.train.resampling import Batch, Resampled, draw, replace_uniform_groups
-from mini_r1.train.resume import epochs_done, load_across_cpu_processes, skip_epochs
+from mini_r1.train.resume import epochs_done, skip_epochs
 from mini_r1.train.sample_weights import (
     WARN_ABOVE,
     WeightsInLoss,
@@ -63,7 +58,7 @@ from mini_r1.train.samples import SampleRecorder
 logger = logging.getLogger(__name__)
 
 
-class R1Trainer(GRPOTrainer):
+class R1Trainer(OrderlyTrainer, GRPOTrainer):
     """A GRPOTrainer for text that computes no log-probability of padding, and can be resumed and stopped in order.
 
     Attributes:
@@ -72,8 +67,6 @@ class R1Trainer(GRPOTrainer):
         skip_old_logps: whether the loss itself weighs what vLLM wrote, where that is of the policy as it is.
         resample_uniform_groups: how often a generation's groups with equal rewards are tried to be replaced.
         unrecorded: makes a context in which no samples are kept.
-        stop_on_request, stop_if_not_finite: what ends a run in order; set by `watch`.
-        resumes: the checkpoint that training continues from; set by `train_from`.
     """
 
     length_buckets = 1
@@ -81,16 +74,11 @@ class R1Trainer(GRPOTrainer):
     skip_old_logps = False
     resample_uniform_groups = 0
     unrecorded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    stop_on_request: StopOnRequest | None = None
-    stop_if_not_finite: StopIfNotFinite | None = None
-    resumes: Checkpoint | None = None
     _has_warned_of_weights = False
     _learned: Tensor | None = None  # (batch,), while a loss is computed: which completions add to its gradient
     _to_weigh: dict[str, Any] | None = None  # while a loss is computed: its inputs, if they still have no weights
     _weights: WeightsInLoss | None = None  # since the last update
-    args: Any  # a GRPOConfig, typed as TrainingArguments by transformers
-    model: Any  # typed as optional by transformers; GRPOTrainer always has one
-    processing_class: Any  # a tokenizer, and the next a number: likewise
+    processing_class: Any  # a tokenizer, and the next a number: typed otherwise by transformers
     num_generations: Any
 
     def _get_per_token_logps_and_entropies(
@@ -221,32 +209,10 @@ class R1Trainer(GRPOTrainer):
             logger.warning(warning(share, self.args))
         self._has_warned_of_weights |= share > WARN_ABOVE
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As in TRL; the loss is looked at."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        if self.stop_if_not_finite:
-            self.stop_if_not_finite.look_at(loss)
-        return loss
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As in TRL; without a result, and followed by a checkpoint, if it is left on request."""
-        evaluate = functools.partial(super().evaluate, *args, **kwargs)
-        return self.stop_on_request.evaluate(evaluate, self.control) if self.stop_on_request else evaluate()
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """As in transformers, which evaluates here, looks whether the result is the best so far, and saves."""
-        after_step = functools.partial(super()._maybe_log_save_evaluate, *args, **kwargs)
-        if self.stop_on_request:
-            self.stop_on_request.after_step(after_step)
-        else:
-            after_step()
-
     def watch(self, stop: StopRequest) -> None:
-        """Let a signal, or numbers that are not finite, end the run in order."""
-        self.stop_if_not_finite, self.stop_on_request = StopIfNotFinite(), StopOnRequest(stop)
-        self.add_callback(self.stop_if_not_finite)
-        self.add_callback(self.stop_on_request)
-        if self.args.world_size == 1:
+        """Let a signal, or numbers that are not finite, end the run in order; one process, at the next token."""
+        super().watch(stop)
+        if self.args.world_size == 1 and self.stop_on_request:
             self.generate_with(stopping_criteria=StoppingCriteriaList([self.stop_on_request.token_by_token]))
 
     def generate_with(self, **options: Any) -> None:
@@ -255,38 +221,15 @@ class R1Trainer(GRPOTrainer):
         policy.generate = functools.partial(policy.generate, **options)
 
     def train_from(self, checkpoint: Checkpoint | None) -> None:
-        """Train to the end, from a checkpoint where there is one, or until all processes have agreed to stop.
+        """Train to the end, from a checkpoint where there is one.
 
         Transformers skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed
         in its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed
         between two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
-
-        Raises:
-            DiskFullError: if nothing more can be written; a checkpoint that was half written is removed.
-            NonFiniteError: if training has diverged.
         """
-        self.resumes = checkpoint
         if checkpoint:
-            load_across_cpu_processes()
             self._step = checkpoint.step * self.args.gradient_accumulation_steps
-        try:
-            self.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-        except UserError:
-            raise
-        except Exception as error:
-            step = self.state.global_step
-            if DISK_FULL.caused(error):
-                raise disk_full_error(output_path(self.args), step, self.model) from error
-            if NON_FINITE.caused(error):
-                raise diverged("the policy's probabilities are", step, self.args) from error
-            raise
-
-    def evaluate_at_end(self) -> None:
-        """Evaluate what was trained, if that was not done after the last step."""
-        last = self.state.log_history[-2:]
-        evaluated = any("eval_reward" in entry and entry["step"] == self.state.global_step for entry in last)
-        if self.eval_dataset is not None and not evaluated:
-            self.evaluate()
+        super().train_from(checkpoint)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """As in TRL; of a resumed run, with the epochs behind it skipped."""
@@ -294,27 +237,6 @@ class R1Trainer(GRPOTrainer):
         if self.resumes:
             skip_epochs(sampler, epochs_done(self.resumes))
         return sampler
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """As in transformers, which looks at `max_steps` after a step only; nothing if all of them are done."""
-        if not (self.resumes and self.resumes.step >= self.args.max_steps > 0):
-            super()._run_epoch(*args, **kwargs)
-
-    def save_checkpoint_if_missing(self) -> None:
-        """Save a checkpoint of the current step, outside of `train`; all processes must call this."""
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        if decide_for_all(self.args, lambda: missing(folder)) is None:
-            return
-        self._save_checkpoint(self.model, None)
-        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in transformers; whoever may read the folder may read its files."""
-        super()._save(output_dir, state_dict)
-        harmless(give_usual_modes)(Path(output_dir or str(self.args.output_dir)).expanduser())
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: TRL would write a card of its own at each save, before ours (`mini_r1.results.card`)."""
 
 
 def rows_to_compute(order: Tensor, learned: Tensor, at_least: int) -> Tensor:

@@ -11,6 +11,9 @@ MODERN = "receipes/grpo-qwen-2.5-3b-modern-countdown.yaml"
 EIGHT_GPUS = "receipes/grpo-qwen-2.5-7b-8-gpus-countdown.yaml"
 ONE_GPU = "receipes/grpo-qwen-2.5-1.5b-one-gpu-countdown.yaml"
 R1_ZERO = "receipes/grpo-qwen-2.5-3b-base-r1-zero-countdown.yaml"
+SFT_SMALL, SMALL_MODEL = "receipes/sft-smollm2-135m-countdown.yaml", "receipes/grpo-smollm2-135m-countdown.yaml"
+SFT_HALF_B = "receipes/sft-qwen-2.5-0.5b-countdown.yaml"
+HALF_B = "receipes/grpo-qwen-2.5-0.5b-cold-start-countdown.yaml"
 LORA_24_GB = "receipes/grpo-qwen-3-1.7b-base-lora-24gb-countdown.yaml"
 L4 = "receipes/grpo-qwen-2.5-3b-qlora-l4-countdown.yaml"
 REASONING_GYM = "receipes/grpo-qwen-2.5-1.5b-reasoning-gym.yaml"
@@ -22,6 +25,11 @@ LOCAL = (
     "--max_completion_length 64"
 )
 FEW_STEPS = " ".join(f"--{key} {value}" for key, value in SMALL.items() if key != "model_name_or_path")
+ONE_STEP = (
+    "--max_samples 200 --max_steps 1 --per_device_train_batch_size 2 --gradient_accumulation_steps 1 --num_iterations 1 "
+    "--num_generations 2 --eval_strategy no --save_strategy no"
+)
+LONG_ENOUGH = "--max_completion_length 400"  # for a demonstration, of which the tiny base has a token a letter
 FEW_BASE_STEPS = "--steps 3 --puzzles 500"
 FEW_PUZZLES = "--puzzles 4 --max-completion-length 48"
 
@@ -52,6 +60,8 @@ INSTALL = "pip install -r requirements.txt"
 INSTALL_GPU = "pip install -r requirements.txt -r requirements-gpu.txt"
 TRAIN = f"python scripts/run_r1_grpo.py --config {TINY} --output_dir runs/mine --learning_rate 5e-5"
 EVALUATE = "python scripts/evaluate.py assets/tiny-countdown-base runs/mine --out runs/mine/evaluation.json"
+SFT = f"python scripts/run_sft.py --config {SFT_SMALL}"
+GET_SMALL_MODEL, INSTALL_GGUF = "python scripts/get_small_model.py", "pip install gguf==0.19.0"
 BASE = "python scripts/train_tiny_base.py --out runs/tiny-base-1"
 PLAN = f"--dry_run --plan_accelerate_config {ZERO3} --plan_processes 3"
 DONE = How("real", "what the environment is made by, and entered before each command")
@@ -134,6 +144,22 @@ TABLE: dict[str, How] = {
         "real", instead={"runs/my-run/checkpoint-100": "runs/mine/checkpoint-4"}, first=TRAIN
     ),
     "python scripts/report.py runs/aha": How("real", instead={"runs/aha": "runs/mine"}, first=TRAIN),
+    INSTALL_GGUF: How("real"),
+    GET_SMALL_MODEL: How("real", shows="the model is in models/smollm2-135m", first=INSTALL_GGUF),
+    "python scripts/ask.py models/smollm2-135m --numbers 19 36 55 --target 72": How(
+        "real", shows="<think>", first=GET_SMALL_MODEL
+    ),
+    SFT: How("shortened", "a step", more=ONE_STEP, shows="model saved in", first=GET_SMALL_MODEL),
+    f"python scripts/run_r1_grpo.py --config {SMALL_MODEL}": How(
+        "shortened", "a step", more=f"{ONE_STEP} --max_completion_length 16", shows="model saved in", first=SFT
+    ),
+    f"python scripts/run_sft.py --config {SFT_HALF_B}": How(
+        "dry run", more=f"{IN_A_DRY_RUN} {LONG_ENOUGH}", shows=READY
+    ),
+    f"python scripts/run_sft.py --config {SFT_HALF_B} --dry_run": How(
+        "dry run", "the Hub's model and data replaced", more=f"{LOCAL} {LONG_ENOUGH}", shows=READY
+    ),
+    f"python scripts/run_r1_grpo.py --config {HALF_B}": How("dry run", more=IN_A_DRY_RUN, shows=READY),
     BASE: How("shortened", "3 steps", more=FEW_BASE_STEPS),
     "python scripts/train_tiny_base.py --out runs/tiny-base --init runs/tiny-base-1 --steps 900 --seed 43 "
     "--max-patience 2 --enumerating-share 0.09 --muon-lr 2e-3 --adamw-lr 4e-4": How(

@@ -15,6 +15,7 @@ from mini_r1.policy.shape import measure_shape, published_config
 from mini_r1.preflight.memory import peak, step_of, training_items
 from mini_r1.recipe.batches import plan_batches
 from mini_r1.recipe.read import parse_recipe, read_recipe
+from mini_r1.runs.holdout import DataSettings
 
 RECIPES = sorted((ROOT / "receipes").glob("*.yaml"))
 CONFIGS = sorted((ROOT / "configs" / "accelerate_configs").glob("*.yaml"))
@@ -31,7 +32,10 @@ HARDWARE = {
     "grpo-qwen-2.5-3b-qlora-l4-countdown": (1, 22.5),
     "grpo-qwen-2.5-1.5b-reasoning-gym": (1, 80),
     "grpo-qwen-2.5-1.5b-gsm8k": (1, 80),
+    "sft-qwen-2.5-0.5b-countdown": (1, 22.5),
+    "grpo-qwen-2.5-0.5b-cold-start-countdown": (1, 22.5),
 }
+COLD_STARTED = {"runs/qwen-2.5-0.5b-sft": "Qwen/Qwen2.5-0.5B-Instruct"}  # what a cold start makes, and of what
 GIB = 2**30
 
 
@@ -59,7 +63,8 @@ def test_batches_and_memory_fit_the_hardware_of_the_header(name: str) -> None:
     script, training, model = read_recipe(["--config", str(ROOT / "receipes" / f"{name}.yaml")])
     assert plan_batches(training, processes)[1] == []
     launch = Launch(processes, processes, engine="deepspeed", zero_stage=3) if processes > 1 else Launch()
-    shape = measure_shape(published_config(str(model.model_name_or_path)), model)
+    base = str(model.model_name_or_path)
+    shape = measure_shape(published_config(COLD_STARTED.get(base, base)), model)
     needed = peak(training_items(shape, step_of(script, training, model), launch, int(memory * GIB))) / GIB
     assert needed < 0.95 * memory
     header = (ROOT / "receipes" / f"{name}.yaml").read_text()
@@ -69,7 +74,20 @@ def test_batches_and_memory_fit_the_hardware_of_the_header(name: str) -> None:
 
 
 def test_every_recipe_for_gpus_has_its_hardware_above() -> None:
-    assert {path.stem for path in RECIPES if "tiny" not in path.stem} == set(HARDWARE)
+    for_gpus = {path.stem for path in RECIPES if not read_recipe(["--config", str(path)])[1].use_cpu}
+    assert for_gpus == set(HARDWARE)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem.startswith("sft-")], ids=lambda path: path.stem)
+def test_after_a_cold_start_comes_a_recipe_that_holds_out_the_same_problems(path: Path) -> None:
+    sft, first, _ = read_recipe(["--config", str(path)])
+    texts = {other: other.read_text(encoding="utf-8") for other in RECIPES}
+    (after,) = [other for other, text in texts.items() if f"model_name_or_path: {first.output_dir}\n" in text]
+    grpo, then, _ = read_recipe(["--config", str(after)])
+    assert (sft.method, grpo.method) == ("sft", "grpo")
+    assert DataSettings.of(sft) == DataSettings.of(grpo)
+    assert (first.max_completion_length, sft.max_prompt_length) == (then.max_completion_length, grpo.max_prompt_length)
+    assert path.name in texts[after] and after.name in texts[path]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -108,8 +108,8 @@ def test_an_evaluation_at_the_end_that_was_left_is_made_by_the_same_command(
 
 
 FOLLOWING = {
-    "best": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS[0]],
-    "best by one reward": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS[1]],
+    "best": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS["grpo"][0]],
+    "best by one reward": ["--load_best_model_at_end", "true", "--metric_for_best_model", METRICS["grpo"][1]],
     "plateau": ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", "{mode: max}"],
 }
 
@@ -119,7 +119,7 @@ def test_what_follows_a_metric_bears_with_an_evaluation_that_was_left(
     name: str, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no metric then: nothing is the best, no learning rate falls, and the run can be resumed."""
-    more = [*FOLLOWING[name], *([] if "best" in name else ["--metric_for_best_model", METRICS[2]])]
+    more = [*FOLLOWING[name], *([] if "best" in name else ["--metric_for_best_model", METRICS["grpo"][2]])]
     more += ["--eval_on_start", "false", "--max_samples", "100"]
     with monkeypatch.context() as patch:
         signal_in_evaluation_of_step(2, patch)

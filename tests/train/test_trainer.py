@@ -147,7 +147,7 @@ def test_without_skipping_all_completions_are_computed(trainer: R1Trainer, batch
     assert sum(ones["rows"]) == 9 and ones["entropy"] == pytest.approx(every["entropy"], rel=1e-6)
 
 
-# Each private name of `mini_r1.train.trainer`, with the text by which TRL or transformers calls or uses it.
+# Each private name of the two modules that may have some, with the text by which TRL or transformers calls or uses it.
 PRIVATE = {
     "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
     "_compute_loss": (GRPOTrainer, "self._compute_loss("),
@@ -188,13 +188,14 @@ def private_names(path: Path) -> set[str]:
     return {node.attr for node in used if node.attr not in own} | of_super
 
 
-def test_private_names_are_in_one_module_and_in_the_table() -> None:
+def test_private_names_are_in_their_module_and_in_the_table() -> None:
     library = ROOT / "mini_r1"
-    trainer = library / "train" / "trainer.py"
-    text = trainer.read_text(encoding="utf-8")
-    assert {name for name in PRIVATE if f".{name}" in text} == set(PRIVATE)
-    assert private_names(trainer) | {"_step"} == set(PRIVATE)
-    others = {path: private_names(path) - {"_exit"} for path in library.rglob("*.py") if path != trainer}
+    of_trl, of_transformers = (library / "train" / name for name in ("trainer.py", "orderly.py"))
+    names = {kind: {name for name, (owner, _) in PRIVATE.items() if owner is kind} for kind in (GRPOTrainer, Trainer)}
+    assert private_names(of_trl) | {"_step"} == names[GRPOTrainer]
+    assert private_names(of_transformers) == names[Trainer]
+    known = (of_trl, of_transformers)
+    others = {path: private_names(path) - {"_exit"} for path in library.rglob("*.py") if path not in known}
     assert {str(path.relative_to(library)): names for path, names in others.items() if names} == {}
 
 

@@ -1,12 +1,14 @@
 """The Countdown numbers game as a task: its puzzles, judged by the exact verifier."""
 
 import argparse
+import random
 from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset
 
 from mini_r1.program.problems import UserError
+from mini_r1.tasks.countdown.demonstrations import write_demonstration
 from mini_r1.tasks.countdown.expression import MAX_DIGITS
 from mini_r1.tasks.countdown.puzzles import DEFAULT_DATASET, GENERATED_PREFIX, is_on_hub, load_countdown, puzzle_key
 from mini_r1.tasks.countdown.solver import MAX_NUMBERS, difficulty, solve
@@ -98,6 +100,11 @@ class Countdown(Task):
         answer = "60 / 4 * 13 + 28 - (97 - 5) = 131"
         row = {"nums": [60, 4, 13, 28, 97, 5], "target": 131}
         return row, f"{working} </think>\n<answer> {answer} </answer>"
+
+    def demonstrate(self, row: Row, chance: random.Random) -> str | None:
+        """A search in plain language, some attempts of which fail; None for a puzzle without a solution."""
+        nums = list(row["nums"])
+        return write_demonstration(nums, row["target"], chance) if len(nums) <= MAX_NUMBERS else None
 
     def generates(self, source: str) -> bool:
         """Whether a source is generated:WORLD."""

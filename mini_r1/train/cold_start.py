@@ -1,0 +1,100 @@
+"""The cold start: TRL's SFTTrainer on the task's demonstrations, in the very tokens that GRPO will see afterwards.
+
+A row is the prompt's tokens as GRPO has them, the demonstration's, and the end token at which a completion ends. The
+loss is of the demonstration and its end alone.
+"""
+
+import logging
+from typing import Any, cast
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_callback import ProgressCallback
+from trl import GRPOConfig, ModelConfig, SFTTrainer, get_peft_config, get_quantization_config
+
+from mini_r1.program.problems import Problem, ProblemError
+from mini_r1.prompts.build import PromptWriter
+from mini_r1.recipe.arguments import ScriptArguments
+from mini_r1.recipe.read import model_init_kwargs
+from mini_r1.runs.holdout import Sides
+from mini_r1.tasks.demonstrations import demonstrate
+from mini_r1.tasks.task import Task, rows_of
+from mini_r1.train.data import prepare_datasets
+from mini_r1.train.orderly import OrderlyTrainer
+from mini_r1.train.progress import LossProgress
+
+logger = logging.getLogger(__name__)
+
+NOT_LEARNED = -100  # the label that the loss leaves out
+
+
+class ColdStartTrainer(OrderlyTrainer, SFTTrainer):
+    """TRL's SFTTrainer, which can be resumed and stopped in order."""
+
+
+def build_cold_start(
+    script: ScriptArguments, training: GRPOConfig, model: ModelConfig, sides: Sides, writer: PromptWriter
+) -> ColdStartTrainer:
+    """The trainer with the demonstrations of both sides of the split; the held-out ones are only evaluated.
+
+    Raises:
+        ProblemError: no problem has a demonstration that is short enough.
+    """
+    tokenizer = writer.tokenizer
+    if template := writer.format.settings.chat_template:
+        tokenizer.chat_template = template  # and it is saved with the model
+    train, test = (
+        tokenize(side, sides.task, tokenizer, int(training.max_completion_length or 0), training.seed)
+        for side in prepare_datasets(script, tokenizer, sides, writer.format.settings)
+    )
+    init_kwargs, note = model_init_kwargs(model)
+    if note:
+        logger.warning(note)
+    cast(Any, training).model_init_kwargs = init_kwargs
+    trainer = ColdStartTrainer(
+        model=str(model.model_name_or_path),
+        args=cast(Any, training),
+        train_dataset=train,
+        eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model),
+        quantization_config=get_quantization_config(model),
+    )
+    if model.load_in_4bit:
+        from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which the other setups do without
+
+        prepare_for_training(trainer.model)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(LossProgress())
+    return trainer
+
+
+def tokenize(problems: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int, seed: int) -> Dataset:
+    """Turn problems that have a prompt into rows of `input_ids` and `labels`.
+
+    Args:
+        limit: the tokens that a demonstration may have, its end token included: `max_completion_length`. Longer ones
+            are left out, since GRPO would cut such a completion off.
+
+    Raises:
+        ProblemError: nothing is left.
+    """
+    rows, missing, too_long = [], 0, 0
+    for row in rows_of(problems):
+        shown = demonstrate(task, row, seed)
+        if shown is None:
+            missing += 1
+            continue
+        prompt = tokenizer(text=row["prompt"])["input_ids"]
+        completion = [*tokenizer(text=shown, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if len(completion) > limit:
+            too_long += 1
+            continue
+        rows.append({"input_ids": prompt + completion, "labels": [NOT_LEARNED] * len(prompt) + completion})
+    left_out = f"{missing} of {len(problems)} problems have none, {too_long} have one of more than {limit} tokens"
+    if not rows:
+        fix = "raise max_completion_length" if too_long else "another task, or data with the column demonstration"
+        raise ProblemError(Problem("method", "sft", "problems with demonstrations", fix, left_out))
+    if missing or too_long:
+        logger.warning("demonstrations: %d; %s", len(rows), left_out)
+    return Dataset.from_list(rows)
