@@ -8,6 +8,7 @@ import logging
 from typing import Any, cast
 
 from datasets import Dataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, SFTTrainer, get_peft_config, get_quantization_config
@@ -43,8 +44,9 @@ def build_cold_start(
     tokenizer = writer.tokenizer
     if template := writer.format.settings.chat_template:
         tokenizer.chat_template = template  # and it is saved with the model
+    limit, is_main = int(training.max_completion_length or 0), training.process_index == 0
     train, test = (
-        tokenize(side, sides.task, tokenizer, int(training.max_completion_length or 0), training.seed)
+        tokenize(side, sides.task, tokenizer, limit, training.seed, shows_progress=is_main)
         for side in prepare_datasets(script, tokenizer, sides, writer.format.settings)
     )
     init_kwargs, note = model_init_kwargs(model)
@@ -69,18 +71,27 @@ def build_cold_start(
     return trainer
 
 
-def tokenize(problems: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, limit: int, seed: int) -> Dataset:
+def tokenize(
+    problems: Dataset,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    seed: int,
+    shows_progress: bool = False,
+) -> Dataset:
     """Turn problems that have a prompt into rows of `input_ids` and `labels`.
 
     Args:
         limit: the tokens that a demonstration may have, its end token included: `max_completion_length`. Longer ones
             are left out, since GRPO would cut such a completion off.
+        shows_progress: a bar; for puzzles of six numbers the solver takes minutes.
 
     Raises:
         ProblemError: nothing is left.
     """
     rows, missing, too_long = [], 0, 0
-    for row in rows_of(problems):
+    bar = tqdm(rows_of(problems), desc="demonstrations", unit="problem", leave=False, disable=not shows_progress)
+    for row in bar:
         shown = demonstrate(task, row, seed)
         if shown is None:
             missing += 1

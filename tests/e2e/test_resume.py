@@ -93,6 +93,19 @@ def test_a_resumed_run_of_two_processes_equals_an_unbroken_one(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_cold_start_over_two_processes_equals_an_unbroken_one_too(tmp_path: Path, small_arguments: list[str]) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    sft = [*HALF, "--method", "sft", "--max_completion_length", "400", "--logging_steps", "1"]
+    status, output = finish(launch(ZERO3_LAUNCH, small_arguments, whole, *sft))
+    assert status == 0, output
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    status, output = finish(launch(ZERO3_LAUNCH, small_arguments, resumed, *sft))
+    assert status == 0, output
+    losses, again = (points(read_log(folder / "trainer_state.json"), "loss") for folder in (whole, resumed))
+    assert sorted(losses) == [1, 2, 3, 4] and losses == again
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_skipped_completions_change_no_gradient_over_two_processes(
     name: str, unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]
