@@ -126,7 +126,7 @@ def test_base_style_prompts_work_with_a_chat_models_tokenizer(model: str, tmp_pa
 
 def test_a_4_bit_adapter_is_trained_and_resumed(model: str, tmp_path: Path) -> None:
     require_module("bitsandbytes", "make install-dev")
-    more = {"model_name_or_path": model, **ADAPTER, "load_in_4bit": True}
+    more: dict[str, Any] = {"model_name_or_path": model, **ADAPTER, "load_in_4bit": True}
     train(GRPO, tmp_path, **more)
     said = train(GRPO, tmp_path, **more, max_steps=3)
     assert "resuming from" in said and "step 2" in said
