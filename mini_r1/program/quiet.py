@@ -20,6 +20,8 @@ MEANINGLESS = (
     # A home that can't be written costs a second per start, no more. The first start of all takes a moment.
     ("matplotlib", r"mkdir -p failed for path|.* is not a writable directory|Matplotlib created a temporary cache"),
     ("matplotlib.font_manager", r"Matplotlib is building the font cache"),
+    # A faster product for 4-bit weights on CPUs that know bfloat16; said at import, whether or not weights have 4 bits.
+    ("bitsandbytes.backends.cpu.ops", r"Failed to load CPU gemm_4bit_forward from kernels-community"),
     # A public model needs no login; where one is needed, the error says so.
     ("huggingface_hub.utils._http", r"(Warning: )?You are sending unauthenticated requests to the HF Hub\."),
 )
