@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mini_r1.program.quiet import silence_the_meaningless
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LIBRARIES = "torch", "transformers", "datasets", "peft", "trl", "trl.trainer.grpo_trainer", "tensorboard"
 
@@ -37,6 +39,7 @@ class Step:
 
 
 def _take(steps: list[Step], folder: Path) -> None:
+    silence_the_meaningless()  # as `in_words` does before a program's imports
     for library in LIBRARIES:
         with contextlib.suppress(BaseException):  # the script will meet the same, and has to say it in words
             __import__(library)

@@ -58,7 +58,8 @@ def test_the_schedule_is_built(words: list[str]) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "receipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_for_gpus_pass_without_one(path: object) -> None:
     processes = 7 if "7b-8-gpus" in str(path) else 3 if "3b-deepseek" in str(path) or "modern" in str(path) else 1
-    assert rehearse(read_recipe(["--config", str(path)])[1], processes) is None
+    script, training, _ = read_recipe(["--config", str(path)])
+    assert rehearse(training, processes, script.method) is None
 
 
 def test_the_number_of_processes_is_the_launchs() -> None:

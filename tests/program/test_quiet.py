@@ -53,6 +53,7 @@ ALLOWED = {
         r" +/\S+ +/\S+",
         r"[\w@, ]+( \(\d+\))?( +(-|-?[\d.]+ \[[-\d., ]+\])){2}",
         r"pass@1 of .* minus .*, problem by problem: .*",
+        r"/\S+: RL has .*",
         r"the results are now in .*/README.md",
     ),
     "ask": (
