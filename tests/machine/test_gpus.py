@@ -97,11 +97,11 @@ def test_torch_is_told_before_it_looks(gpus: Callable[[int], None]) -> None:
     code = f"""
 import os, torch
 import mini_r1.recipe.read as recipe
-def built(**values):
+def built(*values):
     assert not torch.cuda.is_initialized()
     print(os.environ["CUDA_VISIBLE_DEVICES"])
-    return build(**values)
-build, recipe.GRPOConfig = recipe.GRPOConfig, built
+    return build(*values)
+build, recipe.build_config = recipe.build_config, built
 try:
     recipe.parse_recipe(["--config", {str(TINY_RECIPE)!r}, "--use_cpu", "false", "--bf16", "true"])
 except recipe.RecipeError as error:
