@@ -32,7 +32,7 @@ SMALL = {
     "per_device_eval_batch_size": 8,
     "num_generations": 4,
     "num_iterations": 1,
-    "skip_zero_advantage": False,
+    "skip_zero_advantage": "false",
     "max_completion_length": 64,
 }
 # Also where the tests themselves run under `nohup`: a run that has inherited that stays when its terminal closes.
