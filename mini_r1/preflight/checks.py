@@ -85,8 +85,7 @@ def _check_batches(plan: Plan, findings: Findings) -> BatchPlan:
     findings.sections.append(("Batch", batches.rows()))
     if not {problem.name for problem in findings.problems} & BATCH_KEYS:
         refused = None if problems else rehearse(plan.training, plan.launch.processes, plan.script.method)
-        tries = plan.script.resample_uniform_groups if plan.script.method == "grpo" else 0
-        split = None if problems else check_own_groups(batches, tries)
+        split = None if problems else check_own_groups(batches, plan.script.resample_uniform_groups)
         findings.problems += [*problems, *(problem for problem in (refused, split) if problem)]
     return batches
 

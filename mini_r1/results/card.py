@@ -5,7 +5,7 @@ It is a function of the run's folder (`update_card`), so that an evaluation made
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mini_r1.program.redact import redact
 from mini_r1.results.metrics import as_fraction
-from mini_r1.runs.records import RUN, STATE, Record, Result, points, read_evaluation, read_log, read_run
+from mini_r1.runs.records import (
+    RUN,
+    STATE,
+    Record,
+    Result,
+    is_cold_start,
+    points,
+    read_evaluation,
+    read_log,
+    read_run,
+)
 from mini_r1.tasks.registry import find_task
 from mini_r1.tasks.task import SOLVED
 
@@ -89,8 +99,7 @@ def _results(folder: Path) -> list[Result]:
 def render_card(name: str, run: Record, log: Sequence[Record], results: Sequence[Result]) -> str:
     """Return the text of the card, with metadata for the Hub in front and without tokens."""
     data = run.get("data") or {}
-    settings = run.get("settings")
-    sft = isinstance(settings, Mapping) and settings.get("method") == "sft"
+    sft = is_cold_start(run)
     metadata = ModelCardData(
         base_model=_hub_id(run.get("model")),
         datasets=[dataset] if (dataset := _hub_id(data.get("dataset"))) else None,

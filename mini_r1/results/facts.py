@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mini_r1.runs.records import Progress, Record, Result, is_finite
+from mini_r1.runs.records import Progress, Record, Result, is_cold_start, is_finite
 
 NOT_SET = "not set"
 NOTHING: tuple[Any, ...] = (None, "", [], {})
@@ -46,8 +46,7 @@ def facts(progress: Progress, run: Record, results: Sequence[Result]) -> list[Fa
     }
     told = [known[key](run[key]) for key in known if run.get(key) not in NOTHING]
     told.insert(min(1, len(told)), Fact("steps", steps_in_words(progress)))
-    settings = run.get("settings")
-    if isinstance(settings, Mapping) and settings.get("method") == "sft":
+    if is_cold_start(run):
         told.insert(1, Fact("learned from", "demonstrations (SFT)"))
     others = [key for key in run if key not in known and key != "steps" and run[key] not in NOTHING]
     told += [Fact(key.replace("_", " "), in_words(run[key])) for key in others]

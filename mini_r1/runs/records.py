@@ -342,6 +342,12 @@ def read_run(path: Path) -> Record:
     return run
 
 
+def is_cold_start(run: Record) -> bool:
+    """Whether a run.json is of a run on demonstrations (`method: sft`)."""
+    settings = run.get("settings")
+    return isinstance(settings, Mapping) and settings.get("method") == "sft"
+
+
 def read_object(path: Path) -> Record:
     """The JSON object in a file; empty if it can't be read."""
     try:

@@ -5,21 +5,53 @@ those of TRL's are in `mini_r1.train.trainer`. tests/train/test_trainer.py has a
 one moves.
 """
 
+import copy
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import Trainer
+from transformers.trainer_callback import ProgressCallback
+from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, disk_full_error, missing
 from mini_r1.program.causes import DISK_FULL, NON_FINITE
 from mini_r1.program.harmless import harmless
 from mini_r1.program.problems import UserError
+from mini_r1.recipe.read import model_init_kwargs
 from mini_r1.runs.folder import give_usual_modes, output_path
 from mini_r1.train.finite import StopIfNotFinite, diverged
 from mini_r1.train.interrupts import StopOnRequest, StopRequest
+from mini_r1.train.progress import RunProgress
 from mini_r1.train.resume import load_across_cpu_processes
+
+logger = logging.getLogger(__name__)
+
+
+def model_arguments(training: GRPOConfig, model: ModelConfig) -> dict[str, Any]:
+    """What a trainer of TRL's takes of the recipe's model: its name, and all that the recipe says of it."""
+    init_kwargs, note = model_init_kwargs(model)
+    if note:
+        logger.warning(note)
+    return {
+        "model": str(model.model_name_or_path),
+        "args": changed(training, model_init_kwargs=init_kwargs),
+        "peft_config": get_peft_config(model),
+        "quantization_config": get_quantization_config(model),
+    }
+
+
+def changed(training: GRPOConfig, **values: Any) -> GRPOConfig:
+    """The trainer's arguments where a run changes what its recipe says; the recipe's own stay as they were read.
+
+    A plain copy: `dataclasses.replace` would have the configuration derive its values from those derived already.
+    """
+    arguments = copy.copy(training)
+    for name, value in values.items():
+        setattr(arguments, name, value)
+    return arguments
 
 
 class OrderlyTrainer(Trainer):
@@ -35,6 +67,15 @@ class OrderlyTrainer(Trainer):
     resumes: Checkpoint | None = None
     args: Any  # TRL's configuration, typed as TrainingArguments by transformers
     model: Any  # typed as optional by transformers; TRL's trainers always have one
+
+    def prepare(self, model: ModelConfig, progress: RunProgress) -> None:
+        """Make 4-bit weights ready to be trained, and put the project's bar in the place of transformers'."""
+        if model.load_in_4bit:
+            from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which other setups do without
+
+            prepare_for_training(self.model)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(progress)
 
     def watch(self, stop: StopRequest) -> None:
         """Let a signal, or numbers that are not finite, end the run in order."""

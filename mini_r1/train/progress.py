@@ -1,5 +1,6 @@
 """A run's progress as a person wants to see it: one bar with rate, time left and what is learned."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,16 +13,16 @@ from mini_r1.results.metrics import ATTEMPTS, LENGTH
 from mini_r1.tasks.task import FORMAT, SOLVED
 
 
-class RunProgress(ProgressCallback):
+class RunProgress(ProgressCallback, ABC):
     """Transformers' bar, with what a subclass has to say beside it instead of one printed dictionary a step."""
 
     title: ClassVar[str]
     decides: ClassVar[str]  # the name in a log that says that it is one of training, or with eval_ of an evaluation
     training_bar: Any
 
+    @abstractmethod
     def summary(self, logs: Mapping[str, Any], prefix: str) -> str:
         """What is to be read of a log; an evaluation's names begin with the prefix."""
-        raise NotImplementedError
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

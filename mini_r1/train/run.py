@@ -28,10 +28,10 @@ from mini_r1.runs.lock import run_lock
 from mini_r1.train.cold_start import build_cold_start
 from mini_r1.train.data import check_enough, load_problems
 from mini_r1.train.interrupts import StopRequest
-from mini_r1.train.orderly import OrderlyTrainer
+from mini_r1.train.orderly import OrderlyTrainer, changed
 from mini_r1.train.resume import TakeNewSteps, WriteManifest
 from mini_r1.train.samples import SampleRecorder
-from mini_r1.train.trainer import build_trainer, changed
+from mini_r1.train.trainer import build_trainer
 
 SAMPLES_FOLDER = "completion_samples"
 

@@ -27,21 +27,20 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.generation import StoppingCriteriaList
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer_callback import ProgressCallback
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from mini_r1.generation.decoding import decode_without_ended
 from mini_r1.policy.checkpoints import Checkpoint
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.recipe.arguments import ScriptArguments
 from mini_r1.recipe.batches import is_on_policy
-from mini_r1.recipe.read import load_tokenizer, model_init_kwargs, read_prompt_settings
+from mini_r1.recipe.read import load_tokenizer, read_prompt_settings
 from mini_r1.runs.holdout import DataSettings, Sides, hold_out
 from mini_r1.tasks.registry import rewards_of
 from mini_r1.tasks.task import RewardFunction
 from mini_r1.train.data import prepare_datasets
 from mini_r1.train.interrupts import StopRequest, highest
-from mini_r1.train.orderly import OrderlyTrainer
+from mini_r1.train.orderly import OrderlyTrainer, model_arguments
 from mini_r1.train.progress import SolveRateProgress
 from mini_r1.train.resampling import Batch, Resampled, draw, replace_uniform_groups
 from mini_r1.train.resume import epochs_done, skip_epochs
@@ -291,39 +290,17 @@ def build_trainer(
     sides = sides or hold_out(DataSettings.of(script))
     rewards = rewards or rewards_of(sides.task, script.reward_funcs, training.max_completion_length)
     train, test = prepare_datasets(script, tokenizer, sides, prompt_settings)
-    init_kwargs, note = model_init_kwargs(model)
-    if note:
-        logger.warning(note)
     trainer = R1Trainer(
-        model=str(model.model_name_or_path),
-        args=changed(training, model_init_kwargs=init_kwargs),
         reward_funcs=cast(Any, recorder.observe(sides.task, rewards)),
         train_dataset=train,
         eval_dataset=test if training.eval_strategy != "no" or training.eval_on_start else None,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model),
-        quantization_config=get_quantization_config(model),
+        **model_arguments(training, model),
     )
-    if model.load_in_4bit:
-        from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which the other setups do without
-
-        prepare_for_training(trainer.model)
+    trainer.prepare(model, SolveRateProgress())
     trainer.length_buckets = script.length_buckets
     trainer.skip_zero_advantage, trainer.skip_old_logps = script.skip_zero_advantage, script.skip_old_logps
     trainer.resample_uniform_groups, trainer.unrecorded = script.resample_uniform_groups, recorder.pause
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
         trainer.generate_with(custom_generate=decode_without_ended)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(SolveRateProgress())
     return trainer
-
-
-def changed(training: GRPOConfig, **values: Any) -> GRPOConfig:
-    """The trainer's arguments where a run changes what its recipe says; the recipe's own stay as they were read.
-
-    A plain copy: `dataclasses.replace` would have GRPOConfig derive its values from those that are derived already.
-    """
-    arguments = copy.copy(training)
-    for name, value in values.items():
-        setattr(arguments, name, value)
-    return arguments
