@@ -115,7 +115,7 @@ def test_an_adapter_is_trained(train: Train, tmp_path: Path, kind: list[str]) ->
 
 def test_every_key_is_shared_or_said_to_be_idle(small_arguments: list[str]) -> None:
     assert not SHARED & IDLE_IN_SFT
-    script, training, _ = read_recipe([*small_arguments, "--method", "sft"])
+    script, training, _ = read_recipe([*small_arguments, "--method", "sft", "--use_vllm", "true"])
     assert (training.num_generations, training.use_vllm, training.learning_rate) == (1, False, 4e-4)
     assert "num_generations" in script.given
     assert read_recipe([*small_arguments, "--method", "grpo"])[1].num_generations == 4
