@@ -286,6 +286,15 @@ def test_same_seed_same_result(model: Qwen3ForCausalLM, tokenizer: PreTrainedTok
     assert first["puzzles"] == len(PUZZLES) == len(first["samples"])
 
 
+def test_mixed_are_the_problems_that_some_samples_solve_and_some_do_not() -> None:
+    """All solved teaches as little as none solved."""
+    three = Dataset.from_dict({"nums": [[1, 2, 3]] * 3, "target": [6] * 3})
+    sampled = texts([RIGHT, RIGHT], [RIGHT, WRONG], [WRONG, WRONG])
+    settings = EvaluationSettings(samples=2, ks=(1, 2))
+    summary = summarise(three, TASK, sampled, texts([RIGHT], [RIGHT], [RIGHT]), settings)
+    assert summary["metrics"]["mixed"]["value"] == 1 / 3
+
+
 def test_temperature_0_is_greedy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = render_prompts(PUZZLES, TASK, tokenizer, 256)
     greedy = write(model, tokenizer, prompts, temperature=0)
