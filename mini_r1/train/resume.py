@@ -11,6 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mini_r1.policy.checkpoints import STATE, Checkpoint, engine_of, write_manifest
 
+GENERATION = "generation-{}.pt"  # of a process, in a checkpoint
+
 
 class WriteManifest(TrainerCallback):
     """Makes the manifest the last file of every checkpoint, once all processes have written theirs.
@@ -60,6 +62,23 @@ def load_across_cpu_processes() -> None:
     torch.serialization.register_package(
         priority, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )
+
+
+def save_generation(folder: Path, batches: Any, args: TrainingArguments) -> None:
+    """Keep, in a checkpoint, the completions of a generation that some updates have still to learn from.
+
+    Args:
+        batches: of this process, as the trainer holds them: tensors by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(batches, folder / GENERATION.format(args.process_index))
+
+
+def load_generation(folder: Path, args: TrainingArguments) -> Any:
+    """What `save_generation` has kept for this process; None where the next update has completions of its own."""
+    load_across_cpu_processes()
+    path = folder / GENERATION.format(args.process_index)
+    return torch.load(path, map_location=args.device, weights_only=True) if path.exists() else None
 
 
 def epochs_done(checkpoint: Checkpoint) -> int:

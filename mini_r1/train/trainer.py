@@ -20,6 +20,7 @@ import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -43,7 +44,7 @@ from mini_r1.train.interrupts import StopRequest, highest
 from mini_r1.train.orderly import OrderlyTrainer, model_arguments
 from mini_r1.train.progress import SolveRateProgress
 from mini_r1.train.resampling import Batch, Resampled, draw, replace_uniform_groups
-from mini_r1.train.resume import epochs_done, skip_epochs
+from mini_r1.train.resume import epochs_done, load_generation, save_generation, skip_epochs
 from mini_r1.train.sample_weights import (
     WARN_ABOVE,
     WeightsInLoss,
@@ -224,11 +225,20 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
 
         Transformers skips the batches done in the current epoch, but TRL seeds its sampler anew, so that a run resumed
         in its second epoch repeats the first one's order; and it counts micro-batches from 0, so that a run resumed
-        between two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts.
+        between two generations (`steps_per_generation` or `num_iterations` over several steps) mixes up its prompts,
+        and generates again what its next updates learn from.
         """
         if checkpoint:
             self._step = checkpoint.step * self.args.gradient_accumulation_steps
+            self._buffered_inputs = load_generation(checkpoint.folder, self.args)
         super().train_from(checkpoint)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As in TRL; with the completions that the next updates still learn from, if there are some."""
+        super()._save_checkpoint(*args, **kwargs)
+        if self._step % (self.args.steps_per_generation * self.num_iterations) and not self.args.save_only_model:
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            save_generation(folder, self._buffered_inputs, self.args)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """As in TRL; of a resumed run, with the epochs behind it skipped."""

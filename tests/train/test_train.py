@@ -111,6 +111,20 @@ def test_resumed_run_equals_an_unbroken_one(unbroken: Path, tmp_path: Path, trai
     assert sorted(steps[0]) == sorted(steps[1])
 
 
+@pytest.mark.parametrize("reuse", [("--num_iterations", "2"), ("--steps_per_generation", "2")])
+def test_a_run_resumed_in_the_middle_of_a_generation_equals_an_unbroken_one(
+    reuse: tuple[str, str], tmp_path: Path, train: Train
+) -> None:
+    """The second of two updates learns from what was written before the first, of which the checkpoint has a copy."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    more = [*reuse, "--save_steps", "3", "--eval_strategy", "no", "--lr_scheduler_type", "constant"]
+    assert train(whole, *more, "--max_steps", "6") == 0
+    assert {path.parent.name for path in whole.glob("*/generation-0.pt")} == {"checkpoint-3"}
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3")
+    assert train(resumed, *more, "--max_steps", "6") == 0
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_resumes_from_the_checkpoint_that_is_named(unbroken: Path, tmp_path: Path, train: Train) -> None:
     """From a path outside the output folder."""
     assert train(tmp_path, "--resume_from_checkpoint", str(unbroken / "checkpoint-2")) == 0
