@@ -10,8 +10,9 @@ python slurm/recipe_values.py receipes/grpo-tiny-countdown.yaml --output_dir run
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the mini_r1 beside this folder, installed or not
 
@@ -28,6 +29,7 @@ with in_words():
 class Values:
     """The keys that count here, with the types and defaults that they have in TRL and mini_r1.recipe.arguments."""
 
+    method: Literal["grpo", "sft"] = "grpo"
     output_dir: str | None = None
     use_vllm: bool = False
     vllm_mode: str = "colocate"
@@ -51,7 +53,8 @@ def read(recipe: str, overrides: Sequence[str]) -> Values:
     others = {word[2:].partition("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
     written = read_written(["--config", recipe, *overrides], KEYS.keys() | others)
     named = [negated(name, value, KEYS) for name, value in written.items()]
-    return Values(**{name: read_value(KEYS[name], value) for name, value in named if name in KEYS})
+    values = Values(**{name: read_value(KEYS[name], value) for name, value in named if name in KEYS})
+    return replace(values, use_vllm=False) if values.method == "sft" else values  # demonstrations are not generated
 
 
 def output_folder(value: str | None) -> str:

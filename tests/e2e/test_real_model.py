@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import BitsAndBytesConfig
 
 from conftest import ROOT
 from helpers.requirements import require_module, require_small_model
 from mini_r1.policy.loading import load_tokenizer
+from mini_r1.train.qlora import merge_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +35,8 @@ FEW: dict[str, Any] = {
     "max_completion_length": 24,
     "report_to": "none",
 }
-ADAPTER = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+ADAPTER: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+ASKED = ("--numbers", 19, 36, 55, "--target", 72, "--max-completion-length", 24)
 
 
 def script(name: str, *words: object) -> str:
@@ -79,8 +83,7 @@ def test_evaluate_ask_and_report_take_it(run: Path) -> None:
     few = ("--puzzles", 4, "--samples", 2, "--max-completion-length", 24)
     said = script("evaluate.py", run, *few, "--out", out)
     assert "pass@1" in said and re.search(r"RL has (something|next to nothing|little left)", said)
-    asked = script("ask.py", run, "--numbers", 19, 36, 55, "--target", 72, "--max-completion-length", 24)
-    assert "<think>" in asked
+    assert "<think>" in script("ask.py", run, *ASKED)
     assert "index.html" in script("report.py", run)
 
 
@@ -130,7 +133,16 @@ def test_a_4_bit_adapter_is_trained_and_resumed(model: str, tmp_path: Path) -> N
     train(GRPO, tmp_path, **more)
     said = train(GRPO, tmp_path, **more, max_steps=3)
     assert "resuming from" in said and "step 2" in said
+    in_4_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    merge_adapter(model, tmp_path, in_4_bits, dtype=torch.float32).save_pretrained(tmp_path / "merged")
+    load_tokenizer(str(tmp_path)).save_pretrained(tmp_path / "merged")
+    assert "<think>" in script("ask.py", tmp_path / "merged", *ASKED)
+
+
+def test_an_adapter_is_trained_and_asked(model: str, tmp_path: Path) -> None:
+    train(GRPO, tmp_path, model_name_or_path=model, **ADAPTER)
     assert (tmp_path / "adapter_model.safetensors").is_file()
+    assert "<think>" in script("ask.py", tmp_path, *ASKED)
 
 
 def test_a_cold_start_then_grpo(model: str, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def recipe(tmp_path: Path) -> Path:
         ["--beta", "-0.5"],
         ["--no_use_vllm", "--no-dry-run"],
         ["--output_dir", "runs/mine", "--run_name=a run"],
+        ["--method", "sft"],
+        ["--method=grpo"],
         ["--vllm_server_args", "--max-num-seqs=64 --enforce-eager", "--use_cpu"],
     ],
 )
@@ -114,6 +116,7 @@ def test_the_home_folder_is_where_the_trainer_has_it(recipe: Path) -> None:
         ("output_dir: $SCRATCH/x", '--output_dir "$SCRATCH/run"'),
         ('output_dir: "a\\nb"', "name one, such as runs/mine"),
         ("use_vllm: maybe", "needed: true or false"),
+        ("method: dpo", "grpo"),
     ],
 )
 def test_what_it_cannot_use_is_one_line_and_status_2(recipe: Path, text: str, message: str) -> None:
