@@ -36,6 +36,7 @@ SMALL: Settings = {
     "num_generations": 4,
     "max_completion_length": 64,
     "ddp_backend": "gloo",
+    "num_iterations": 1,  # a generation at each step
 }
 ENDLESS: Settings = {"max_steps": 10_000, "save_steps": 5_000}
 START_SECONDS = 240.0  # for a job to start, on a busy machine; it takes 10
