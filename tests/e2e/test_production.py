@@ -52,7 +52,8 @@ ENVIRONMENT = {
 # float32 by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten
 # times its learning rate.
 EXACT, HALF_PRECISION = 1e-5, 2e-2
-OF_A_LARGER_MODEL = 1e-4  # float32 over 30 layers
+# Of SmolLM2, 30 layers: in float32; and with vLLM in 16 bits, where it is 0.09, and 0.51 if the weights are stale.
+OF_A_LARGER_MODEL, OF_IT_IN_HALF_PRECISION = 1e-4, 0.2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -306,5 +307,6 @@ def test_colocated_generation_is_in_sync_too(tmp_path: Path) -> None:
 
 
 def test_colocated_generation_of_a_pretrained_chat_model_is_in_sync_too(tmp_path: Path) -> None:
-    folder = train_colocated(tmp_path / "run", TESTS_TOO, model_name_or_path=require_small_model(), **OF_SMOLLM2)
-    assert difference_after_the_update(folder) < HALF_PRECISION
+    more = {**OF_SMOLLM2, "model_name_or_path": require_small_model(), "num_generations": 4}  # of one process
+    folder = train_colocated(tmp_path / "run", TESTS_TOO, **more)
+    assert difference_after_the_update(folder) < OF_IT_IN_HALF_PRECISION
