@@ -146,6 +146,12 @@ TABLE: dict[str, How] = {
     "python scripts/report.py runs/aha": How("real", instead={"runs/aha": "runs/mine"}, first=TRAIN),
     INSTALL_GGUF: How("real"),
     GET_SMALL_MODEL: How("real", shows="the model is in models/smollm2-135m", first=INSTALL_GGUF),
+    "python scripts/evaluate.py models/smollm2-135m --max-samples 50000 --max-prompt-length 200 --max-completion-length 256 --puzzles 64 --samples 2": How(
+        "shortened", "2 puzzles", more="--puzzles 2 --max-completion-length 8", first=GET_SMALL_MODEL
+    ),
+    "python scripts/evaluate.py runs/smollm2-135m-sft --puzzles 256 --samples 2": How(
+        "not run", "needs the whole cold start; tests/e2e/test_real_model.py evaluates a short one"
+    ),
     "python scripts/ask.py models/smollm2-135m --numbers 19 36 55 --target 72": How(
         "real", shows="<think>", first=GET_SMALL_MODEL
     ),

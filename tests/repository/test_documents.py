@@ -148,6 +148,7 @@ def test_the_table_of_results_is_that_of_the_runs(row: str, measured: str, digit
             r"\| Mini-R1 \| (\S+) min[^|]*\| (\S+) min[\s\S]*TRL-our-recipe \| (\S+) min[^|]*\| (\S+) min",
         ),
         (r"(\S+) % \[(\S+), (\S+)\] of held-out", "server.md", r"pass@1 \| [^|]* \| (\S+) % \[(\S+), (\S+)\]"),
+        (r"to (\S+) % \[(\S+), (\S+)\] on held-out", "small_model.md", r"pass@1 \| [^|]* \| (\S+) % \[(\S+), (\S+)\]"),
     ],
 )
 def test_a_number_in_the_text_is_that_of_the_results(sentence: str, file: str, numbers: str) -> None:
