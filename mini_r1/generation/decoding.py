@@ -18,6 +18,7 @@ SHRINK_AT = 0.125  # share of the batch that has to have ended before it is made
 
 
 @torch.no_grad()
+@grouped_attention()
 def decode_without_ended(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -44,32 +45,29 @@ def decode_without_ended(
     rows = torch.arange(len(input_ids), device=input_ids.device)  # where they belong in the output
     ended = torch.zeros_like(rows, dtype=torch.bool)
     finished: list[tuple[Tensor, Tensor]] = []  # (rows, texts)
-    with grouped_attention():
-        while len(rows):
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
-            outputs = model(
-                input_ids=new,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            scores = cast(Any, logits_processor)(texts, outputs.logits[:, -1].float())
-            if not scores.amax(-1).isfinite().all():  # on a GPU, sampling from these would end the whole process
-                raise FloatingPointError("the policy's probabilities are not finite (NaN or infinite)")
-            chosen = (
-                torch.multinomial(scores.softmax(-1), 1) if generation_config.do_sample else scores.argmax(-1, True)
-            )
-            new = chosen.masked_fill(ended[:, None], pad)
-            texts = torch.cat([texts, new], dim=1)
-            mask = torch.cat([mask, (~ended)[:, None].to(mask.dtype)], dim=1)
-            ended = ended | stopping_criteria(texts, None)
-            if ended.all() or ended.sum() >= max(1, SHRINK_AT * len(rows)):
-                left = ~ended
-                finished.append((rows[ended], texts[ended]))
-                rows, texts, new, mask, ended = (tensor[left] for tensor in (rows, texts, new, mask, ended))
-                cache.batch_select_indices(left.nonzero().squeeze(1))
+    while len(rows):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        outputs = model(
+            input_ids=new,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        scores = cast(Any, logits_processor)(texts, outputs.logits[:, -1].float())
+        if not scores.amax(-1).isfinite().all():  # on a GPU, sampling from these would end the whole process
+            raise FloatingPointError("the policy's probabilities are not finite (NaN or infinite)")
+        chosen = torch.multinomial(scores.softmax(-1), 1) if generation_config.do_sample else scores.argmax(-1, True)
+        new = chosen.masked_fill(ended[:, None], pad)
+        texts = torch.cat([texts, new], dim=1)
+        mask = torch.cat([mask, (~ended)[:, None].to(mask.dtype)], dim=1)
+        ended = ended | stopping_criteria(texts, None)
+        if ended.all() or ended.sum() >= max(1, SHRINK_AT * len(rows)):
+            left = ~ended
+            finished.append((rows[ended], texts[ended]))
+            rows, texts, new, mask, ended = (tensor[left] for tensor in (rows, texts, new, mask, ended))
+            cache.batch_select_indices(left.nonzero().squeeze(1))
     output = input_ids.new_full((len(input_ids), max(text.shape[1] for _, text in finished)), pad)
     for where, text in finished:
         output[where, : text.shape[1]] = text

@@ -42,10 +42,9 @@ def attend(
 
 @contextmanager
 def grouped_attention() -> Iterator[None]:
-    """Within it, models whose attention is transformers' own `sdpa` attend so."""
+    """Within it, models whose attention is transformers' own `sdpa` attend so; also a decorator."""
     theirs = AttentionInterface()[REPLACED]
-    if theirs is sdpa_attention_forward:
-        AttentionInterface.register(REPLACED, attend)
+    AttentionInterface.register(REPLACED, attend if theirs is sdpa_attention_forward else theirs)
     try:
         yield
     finally:

@@ -139,11 +139,23 @@ class OrderlyTrainer(Trainer):
 
     def save_checkpoint_if_missing(self) -> None:
         """Save a checkpoint of the current step, outside of `train`; all processes must call this."""
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        if decide_for_all(self.args, lambda: missing(folder)) is None:
+        if decide_for_all(self.args, lambda: missing(self.checkpoint_folder())) is None:
             return
         self._save_checkpoint(self.model, None)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def checkpoint_folder(self) -> Path:
+        """Where a checkpoint of the current step is saved."""
+        return Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+
+    def add_to_checkpoint(self, folder: Path) -> None:
+        """Save what a subclass needs beside what every trainer saves; called in all processes."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, whose trainers cannot add to a checkpoint that is to be resumed."""
+        super()._save_checkpoint(*args, **kwargs)
+        if not self.args.save_only_model:
+            self.add_to_checkpoint(self.checkpoint_folder())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in transformers; whoever may read the folder may read its files."""

@@ -70,15 +70,14 @@ def save_generation(folder: Path, batches: Any, args: TrainingArguments) -> None
     Args:
         batches: of this process, as the trainer holds them: tensors by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.save(batches, folder / GENERATION.format(args.process_index))
 
 
 def load_generation(folder: Path, args: TrainingArguments) -> Any:
     """What `save_generation` has kept for this process; None where the next update has completions of its own."""
-    load_across_cpu_processes()
     path = folder / GENERATION.format(args.process_index)
-    return torch.load(path, map_location=args.device, weights_only=True) if path.exists() else None
+    # Not `args.device`, which may be cpu:0: see load_across_cpu_processes. A process has one current GPU.
+    return torch.load(path, map_location=args.device.type, weights_only=True) if path.exists() else None
 
 
 def epochs_done(checkpoint: Checkpoint) -> int:

@@ -233,11 +233,9 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
             self._buffered_inputs = load_generation(checkpoint.folder, self.args)
         super().train_from(checkpoint)
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """As in TRL; with the completions that the next updates still learn from, if there are some."""
-        super()._save_checkpoint(*args, **kwargs)
-        if self._step % (self.args.steps_per_generation * self.num_iterations) and not self.args.save_only_model:
-            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+    def add_to_checkpoint(self, folder: Path) -> None:
+        """Save the completions that the next updates still learn from, if there are some."""
+        if self._step % (self.args.steps_per_generation * self.num_iterations):
             save_generation(folder, self._buffered_inputs, self.args)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:

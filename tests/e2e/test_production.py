@@ -48,6 +48,20 @@ ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",  # compiling takes longer than the whole run
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
 }
+# SmolLM2 solves nothing: it is rewarded for what it can do, since equal rewards would move no weight.
+OF_SMOLLM2: dict[str, Any] = {
+    "reward_funcs": "helpers.rewards.share_of_e",
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "max_steps": 2,
+    "max_prompt_length": 200,
+    "max_completion_length": 16,
+    "per_device_train_batch_size": 4,
+    "eval_strategy": "no",
+    "eval_on_start": False,
+    "save_strategy": "no",
+}
+TESTS_TOO = {"PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(ROOT / "tests")])}  # for that reward
 # Differences of log-probabilities between trainer and vLLM: in float32, and with vLLM in 16 bits (what it makes of
 # float32 by itself). Stale weights are far from both: 3e-3 at the fourth step of the tiny recipe, 0.07 to 0.17 at ten
 # times its learning rate.
@@ -255,22 +269,6 @@ def test_a_signal_saves_a_checkpoint_and_leaves_no_process(tmp_path: Path, numbe
     step = int(re.findall(r"stopped at step (\d+)", log)[0])
     assert missing(folder / f"checkpoint-{step}") is None
     assert wait_until(lambda: processes_of(folder) == [], 30), processes_of(folder)
-
-
-# SmolLM2 solves nothing: it is rewarded for what it can do, since equal rewards would move no weight.
-OF_SMOLLM2: dict[str, Any] = {
-    "reward_funcs": "helpers.rewards.share_of_e",
-    "learning_rate": 1e-4,
-    "warmup_steps": 0,
-    "max_steps": 2,
-    "max_prompt_length": 200,
-    "max_completion_length": 16,
-    "per_device_train_batch_size": 4,
-    "eval_strategy": "no",
-    "eval_on_start": False,
-    "save_strategy": "no",
-}
-TESTS_TOO = {"PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(ROOT / "tests")])}
 
 
 def difference_after_the_update(folder: Path) -> float:

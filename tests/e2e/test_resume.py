@@ -93,6 +93,23 @@ def test_a_resumed_run_of_two_processes_equals_an_unbroken_one(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_two_processes_resume_in_the_middle_of_a_generation(
+    name: str, tmp_path: Path, small_arguments: list[str]
+) -> None:
+    """Each has its own completions, from which the last of the four steps learns for the second time."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    reuse = [*HALF, "--num_iterations", "2", "--save_steps", "3"]
+    status, output = finish(launch(LAUNCHES[name], small_arguments, whole, *reuse))
+    assert status == 0, output
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3")
+    assert {path.name for path in resumed.glob("*/generation-*")} == {"generation-0.pt", "generation-1.pt"}
+    status, output = finish(launch(LAUNCHES[name], small_arguments, resumed, *reuse))
+    assert status == 0, output
+    assert "checkpoint-3 (step 3)" in output
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_a_cold_start_over_two_processes_equals_an_unbroken_one_too(tmp_path: Path, small_arguments: list[str]) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     sft = [*HALF, "--method", "sft", "--max_completion_length", "400", "--logging_steps", "1"]
