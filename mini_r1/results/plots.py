@@ -1,4 +1,4 @@
-"""The curves of a run as PNG: solve rate, format and length against the training step, and how the task thinks."""
+"""The curves of a run as PNG, against the training step: solve rate and thinking; of a cold start, the loss."""
 
 import io
 import math
@@ -34,11 +34,25 @@ OF_A_TASK = (
     Panel("attempts", "Attempts", ATTEMPTS, "attempts per completion"),
     Panel("enumerating", "Enumerating", ENUMERATING, "completions that enumerate (%)", is_rate=True),
 )
+OF_DEMONSTRATIONS = (
+    Panel("predicted", "Tokens predicted", "mean_token_accuracy", "demonstrated token is likeliest (%)", is_rate=True),
+    Panel("loss", "Loss", "loss", "nats per token of a demonstration"),
+)
 
 
 def panels_of(log: Sequence[Record]) -> tuple[Panel, ...]:
-    """The panels of a run: what each run has, and what only some tasks measure if this one does."""
-    return ALWAYS + tuple(panel for panel in OF_A_TASK if points(log, panel.key) or points(log, f"eval_{panel.key}"))
+    """The panels of a run: those of a cold start; or what each run has, and what only some tasks measure, if this does.
+
+    Args:
+        log: the run's `log_history`. Only a cold start logs how many tokens of a demonstration are predicted.
+    """
+    if _has(OF_DEMONSTRATIONS[0], log):
+        return OF_DEMONSTRATIONS
+    return ALWAYS + tuple(panel for panel in OF_A_TASK if _has(panel, log))
+
+
+def _has(panel: Panel, log: Sequence[Record]) -> bool:
+    return bool(points(log, panel.key) or points(log, f"eval_{panel.key}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from mini_r1.program.problems import ProblemError
 from mini_r1.prompts.build import PromptWriter
 from mini_r1.recipe.method import IDLE_IN_SFT, SHARED
 from mini_r1.recipe.read import read_recipe
+from mini_r1.results.report import write_report
 from mini_r1.runs.records import read_progress
 from mini_r1.tasks.countdown.task import Countdown
 from mini_r1.tasks.demonstrations import demonstrate
@@ -71,6 +72,8 @@ def test_a_run_learns_says_what_it_is_and_grpo_continues_from_it(train: Train, t
     assert run["settings"]["method"] == "sft"
     card = (out / "README.md").read_text()
     assert "demonstrations (SFT)" in card and "- sft" in card and "GRPO (group" not in card
+    assert {path.name for path in write_report(out)} == {"aha.png", "predicted.png", "loss.png", "index.html"}
+    assert "not recorded" not in (out / "report" / "index.html").read_text()
     assert train(out, *SFT, *more) == 0  # finished: nothing is left to do
     assert train(tmp_path / "grpo", "--model_name_or_path", str(out), "--max_steps", "1") == 0
     lineage = json.loads((tmp_path / "grpo" / "run.json").read_text())["lineage"]
