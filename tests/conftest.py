@@ -35,8 +35,10 @@ SMALL = {
     "skip_zero_advantage": "false",
     "max_completion_length": 64,
 }
-# Also where the tests themselves run under `nohup`: a run that has inherited that stays when its terminal closes.
+# Also where the tests themselves run under `nohup`, or behind an `&` in a script: what they start would inherit that
+# a closed terminal, or Ctrl-C, is ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 Train = Callable[..., int]
 Main = Callable[[list[str]], int]
 
