@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from mini_r1.program.causes import LOST, chain, describe, explain
+from mini_r1.program.ending import ends_with
 from mini_r1.program.quiet import silence_the_meaningless
 from mini_r1.program.redact import protect_logs, redact
 
@@ -87,12 +88,25 @@ def in_words() -> Iterator[None]:
                 sys.stdout.flush()
         if _run.interrupted:
             raise KeyboardInterrupt
-    except SystemExit:
+    except SystemExit as end:
+        _end_with(end.code)
         raise
     except BaseException as error:
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # impatience from here on is no traceback either
-        raise SystemExit(tell(error)) from None
+        status = tell(error)
+        _end_with(status)
+        raise SystemExit(status) from None
+
+
+def _end_with(code: int | str | None) -> None:
+    if _is_program():
+        ends_with(code)
+
+
+def _is_program() -> bool:
+    """Whether the program began with importing `in_words`; not so a notebook, or a test, that calls it."""
+    return getattr(sys.modules["__main__"], "in_words", None) is in_words
 
 
 @contextlib.contextmanager
@@ -204,12 +218,10 @@ def launcher_store(timeout: timedelta) -> Any:
 def _use_utf8() -> None:
     """Start the program again in Python's UTF-8 mode if the locale is of another encoding.
 
-    Libraries read their own files in the locale's, and a path that it can't name can't be written down either. Only for
-    a program that has imported `in_words` to begin with it: not for a notebook, or a test, that calls it.
+    Libraries read their own files in the locale's, and a path that it can't name can't be written down either.
     """
-    ours = getattr(sys.modules["__main__"], "in_words", None) is in_words
     is_utf8 = sys.flags.utf8_mode or codecs.lookup(locale.getencoding()).name == "utf-8"
-    if is_utf8 or not ours or sys.platform == "win32":  # where a process can't become another
+    if is_utf8 or not _is_program() or sys.platform == "win32":  # where a process can't become another
         return
     os.environ["PYTHONUTF8"] = "1"  # for what the program starts, too
     os.environ.setdefault("PYTHONIOENCODING", f"{getattr(sys.stdout, 'encoding', None) or 'ascii'}:backslashreplace")

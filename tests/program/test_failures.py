@@ -111,6 +111,27 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("end", "status"), [("return 0", 0), ("return 7", 7), ("raise UserError('no')", 2)])
+def test_a_process_with_a_process_group_ends_before_python_takes_itself_apart(
+    end: str, status: int, tmp_path: Path
+) -> None:
+    """What gloo's threads do during that would kill it; all that is to happen at its exit still happens."""
+    group = f"file://{tmp_path / 'store'}"
+    body = f"""
+    import atexit, torch.distributed as dist
+    class Remnant:
+        def __del__(self, abort=os.abort):
+            abort()
+    sys.remnant = Remnant()
+    dist.init_process_group("gloo", init_method="{group}", rank=0, world_size=1)
+    atexit.register(print, "at exit")
+    {end}
+"""
+    ended = run_program(body)
+    assert (ended.returncode, ended.stdout) == (status, "at exit\n"), ended.stderr
+    assert run_program(body.replace('dist.init_process_group("gloo", ', "dict(")).returncode == -signal.SIGABRT
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_reason_to_fail(closed: str) -> None:
     body = "print('x'); say('y'); sys.stdin and sys.stdin.read(); return 5"
