@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from mini_r1.generation.cache import give_room
 from mini_r1.generation.grouped import grouped_attention
 
 SHRINK_AT = 0.125  # share of the batch that has to have ended before it is made smaller, which copies the cache
@@ -40,6 +41,7 @@ def decode_without_ended(
         prompts and completions, right-padded, (sequences, prompt length + longest completion).
     """
     cache, mask = model_kwargs["past_key_values"], model_kwargs["attention_mask"]
+    give_room(cache)
     pad = generation_config.pad_token_id
     texts, new = input_ids, input_ids  # of the rows still in the batch: all so far, and what the model has not read
     rows = torch.arange(len(input_ids), device=input_ids.device)  # where they belong in the output
