@@ -14,6 +14,8 @@ from trl import GRPOConfig, ModelConfig
 
 from mini_r1.generation.server import generation_server, limit_requests
 from mini_r1.hub.push import WITHOUT_PUSH, HubPush, hub_push
+from mini_r1.machine.allocator import keep_freed_memory
+from mini_r1.machine.gpus import uses_gpus
 from mini_r1.machine.hardware import hardware
 from mini_r1.policy.checkpoints import choose_checkpoint, decide_for_all
 from mini_r1.program.failures import output_is, say
@@ -49,6 +51,8 @@ def run(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> in
         the exit status: 0 when done (or stopped by SIGTERM with a checkpoint), 130 after Ctrl-C.
     """
     stop = StopRequest(at_once=True).install()
+    if not uses_gpus(training):
+        keep_freed_memory()
     try:
         return _run(script, training, model, stop)
     except KeyboardInterrupt:
