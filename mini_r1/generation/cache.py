@@ -17,6 +17,8 @@ class RoomyLayer(DynamicLayer):
     """A layer whose keys and values are the front of memory that has room for more."""
 
     memory: tuple[Tensor, Tensor] | None = None
+    keys: Tensor  # typed as optional by transformers
+    values: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add those of new tokens; all of them, each of (sequences, key heads, tokens, width)."""

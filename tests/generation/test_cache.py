@@ -32,13 +32,13 @@ def test_it_holds_what_a_layer_of_transformers_holds() -> None:
 
 def test_keys_and_values_move_once_for_many_tokens() -> None:
     ours, theirs = RoomyLayer(), DynamicLayer()
-    places: dict[DynamicLayer, list[int]] = {ours: [], theirs: []}
+    places: dict[DynamicLayer, list[int]] = {ours: [], theirs: []}  # of the keys
     kept = []  # so that no memory is used again, which would have the same place
     for _ in range(2 * ROOM):
         states = new_states(SEQUENCES, 1)
         for layer, seen in places.items():
             kept.append(layer.update(*states))
-            seen.append(layer.keys.data_ptr())
+            seen.append(kept[-1][0].data_ptr())
     assert len(set(places[ours])) == 2
     assert len(set(places[theirs])) == 2 * ROOM
 
