@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import TINY_BASE
 from helpers.countdown_prompts import render_prompt
+from mini_r1.generation.cache import RoomyLayer
 from mini_r1.generation.decoding import decode_without_ended
 
 PUZZLES = [([19, 36, 55], 72), ([3, 4, 5], 17), ([80, 9, 2], 62), ([7, 7, 1], 50)]
@@ -79,6 +80,16 @@ def test_ended_sequences_are_not_computed_on(model: Any, prompts: dict[str, torc
     lengths = (output[:, prompts["input_ids"].shape[1] :] != model.config.pad_token_id).sum(1)
     assert sizes[0] == len(PUZZLES)
     assert sum(sizes) == lengths.sum()
+
+
+def test_keys_and_values_stay_in_their_place(model: Any, prompts: dict[str, torch.Tensor]) -> None:
+    kinds: set[type] = set()
+    hook = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: kinds.update(map(type, kwargs["past_key_values"].layers)), with_kwargs=True
+    )
+    model.generate(**prompts, do_sample=False, max_new_tokens=2, custom_generate=decode_without_ended)
+    hook.remove()
+    assert kinds == {RoomyLayer}
 
 
 def test_the_length_limit_holds(model: Any, prompts: dict[str, torch.Tensor]) -> None:

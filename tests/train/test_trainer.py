@@ -201,6 +201,15 @@ def test_private_names_are_in_their_module_and_in_the_table() -> None:
     assert {str(path.relative_to(library)): names for path, names in others.items() if names} == {}
 
 
+def test_a_run_on_a_cpu_keeps_the_memory_that_it_frees(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr("mini_r1.train.run.keep_freed_memory", lambda: kept.append(True))
+    assert train(tmp_path, "--max_steps", "1", "--eval_strategy", "no") == 0
+    assert kept == [True]
+
+
 def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     original = R1Trainer._get_per_token_logps_and_entropies
