@@ -152,6 +152,9 @@ TABLE: dict[str, How] = {
     "python scripts/evaluate.py runs/smollm2-135m-sft --puzzles 256 --samples 2": How(
         "not run", "needs the whole cold start; tests/e2e/test_real_model.py evaluates a short one"
     ),
+    "python scripts/evaluate.py runs/smollm2-135m-grpo/checkpoint-79 --puzzles 256 --samples 2": How(
+        "not run", "needs two hours of GRPO; tests/e2e/test_real_model.py evaluates a short run"
+    ),
     "python scripts/ask.py models/smollm2-135m --numbers 19 36 55 --target 72": How(
         "real", shows="<think>", first=GET_SMALL_MODEL
     ),
