@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mini_r1.machine.kernels import leave_out_cudnn
 from mini_r1.policy.checkpoints import CHECKPOINT, checkpoint_folders
 from mini_r1.program.problems import UserError, first_line
 
@@ -84,6 +85,7 @@ def load_model(model: str, *, trust_remote_code: bool = False) -> PreTrainedMode
     Raises:
         ModelError: if it has none, or none that can be loaded.
     """
+    leave_out_cudnn()
     device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
     try:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -16,6 +16,7 @@ from transformers import Trainer
 from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
+from mini_r1.machine.kernels import leave_out_cudnn
 from mini_r1.policy.checkpoints import Checkpoint, decide_for_all, disk_full_error, missing
 from mini_r1.program.causes import DISK_FULL, NON_FINITE
 from mini_r1.program.harmless import harmless
@@ -69,7 +70,8 @@ class OrderlyTrainer(Trainer):
     model: Any  # typed as optional by transformers; TRL's trainers always have one
 
     def prepare(self, model: ModelConfig, progress: RunProgress) -> None:
-        """Make 4-bit weights ready to be trained, and put the project's bar in the place of transformers'."""
+        """Leave out kernels that can't be trusted, make 4-bit weights ready, and put the project's bar in its place."""
+        leave_out_cudnn()
         if model.load_in_4bit:
             from mini_r1.train.qlora import prepare_for_training  # needs bitsandbytes, which other setups do without
 

@@ -149,7 +149,13 @@ TABLE: dict[str, How] = {
     "python scripts/evaluate.py models/smollm2-135m --max-samples 50000 --max-prompt-length 200 --max-completion-length 256 --puzzles 64 --samples 2": How(
         "shortened", "2 puzzles", more="--puzzles 2 --max-completion-length 8", first=GET_SMALL_MODEL
     ),
+    "python scripts/evaluate.py models/smollm2-135m --max-samples 50000 --max-prompt-length 200 --max-completion-length 256 --puzzles 256 --samples 4 --batch-size 1280": How(
+        "shortened", "2 puzzles", more="--puzzles 2 --max-completion-length 8", first=GET_SMALL_MODEL
+    ),
     "python scripts/evaluate.py runs/smollm2-135m-sft --puzzles 256 --samples 2": How(
+        "not run", "needs the whole cold start; tests/e2e/test_real_model.py evaluates a short one"
+    ),
+    "python scripts/evaluate.py runs/smollm2-135m-sft --puzzles 256 --samples 4 --batch-size 1280": How(
         "not run", "needs the whole cold start; tests/e2e/test_real_model.py evaluates a short one"
     ),
     "python scripts/evaluate.py runs/smollm2-135m-grpo/checkpoint-79 --puzzles 256 --samples 2": How(
@@ -159,6 +165,9 @@ TABLE: dict[str, How] = {
         "real", shows="<think>", first=GET_SMALL_MODEL
     ),
     SFT: How("shortened", "a step", more=ONE_STEP, shows="model saved in", first=GET_SMALL_MODEL),
+    f"{SFT} --use_cpu false --bf16 true --tf32 true --per_device_train_batch_size 32 --max_steps 240 --eval_strategy no": How(
+        "not run", "needs a GPU; the recipe itself is run on the CPU"
+    ),
     f"python scripts/run_r1_grpo.py --config {SMALL_MODEL}": How(
         "shortened", "a step", more=f"{ONE_STEP} --max_completion_length 16", shows="model saved in", first=SFT
     ),
@@ -203,6 +212,7 @@ TABLE: dict[str, How] = {
         "not run", "needs the vLLM for CPUs, and 11 minutes; tests/e2e/test_production.py trains with it"
     ),
     "python benchmarks/gpu.py": How("not run", "needs a GPU; the next one is the same on a CPU"),
+    "python benchmarks/gpu.py --minutes 4": How("not run", "needs a GPU; the next one is the same on a CPU"),
     "python benchmarks/gpu.py --small": How("real", shows="measured / predicted"),
     "python benchmarks/aha.py runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": How(
         "shortened", "one run", instead={"runs/aha-seed42 runs/aha-seed1 runs/aha-seed2": "runs/mine"}, first=EVALUATE
