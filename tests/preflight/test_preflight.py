@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from helpers.requirements import require_module
 from mini_r1.hub.access import check_hub_access
-from mini_r1.machine.gpus import Gpu, assign_gpus, gpus_needed, visible_gpus
+from mini_r1.machine.gpus import Gpu, assign_gpus, gpus_needed, machine_memory, visible_gpus
 from mini_r1.machine.launch import Launch
 from mini_r1.preflight.checks import Findings, check_run
 from mini_r1.recipe.batches import BATCH_KEYS
@@ -182,6 +182,20 @@ def test_what_does_not_fit_is_refused_with_what_saves_most(four_gpus: dict[str, 
     problem = next(p for p in report.problems if p.name == "memory per training GPU")
     assert problem.allowed == "at most 1.0 GiB"
     assert "gradient_checkpointing: true" in problem.fix
+
+
+@pytest.mark.parametrize(
+    ("keys", "share", "tight"),
+    [({}, 0.6, False), ({}, 0.7, True), (ON_GPUS, 0.88, False), (ON_GPUS, 0.92, True)],
+    ids=["CPU", "CPU, tight", "GPU", "GPU, tight"],
+)
+def test_an_estimate_near_the_capacity_is_said_to_be_tight(
+    keys: dict[str, object], share: float, tight: bool, four_gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capacity = 80 * GIB if keys else machine_memory()
+    monkeypatch.setattr("mini_r1.preflight.space.peak", lambda items: share * capacity)
+    report = check(four_gpus if keys else None, **keys, **({"gpu_memory_gb": 80} if keys else {}))
+    assert any(note.startswith("memory is tight") for note in report.notes) == tight
 
 
 def test_a_full_disk_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
