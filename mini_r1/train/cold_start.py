@@ -5,8 +5,10 @@ loss is of the demonstration and its end alone.
 """
 
 import logging
+from typing import Any
 
 from datasets import Dataset
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig, SFTTrainer
@@ -28,6 +30,13 @@ NOT_LEARNED = -100  # the label that the loss leaves out
 
 class ColdStartTrainer(OrderlyTrainer, SFTTrainer):
     """TRL's SFTTrainer, which can be resumed and stopped in order."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As in TRL, whose count of tokens is not in a checkpoint: it is kept where its GRPOTrainer keeps its own."""
+        self._total_train_tokens = self.state.num_input_tokens_seen
+        loss = super().training_step(*args, **kwargs)
+        self.state.num_input_tokens_seen = self._total_train_tokens
+        return loss
 
 
 def build_cold_start(

@@ -1,6 +1,7 @@
 """The trainer: TRL's GRPOTrainer, without most of its padding, and under the control of those who run it.
 
-The one module for private names of TRL: whatever this project must override or call of them is here, and only here.
+The one module for private names of TRL, but for one of its SFTTrainer in `mini_r1.train.cold_start`: whatever this
+project must override or call of them is here.
 tests/train/test_trainer.py has them in a table, and fails when one of them moves.
 
 * Padding: TRL pads all completions of a generation batch to the longest, and computes log-probabilities on all of it.

@@ -100,6 +100,9 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(train: Train, tmp
     assert train(tmp_path / "resumed", *SFT, *few, *steps, "8") == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
     assert all((whole[name] == resumed[name]).all() for name in whole)
+    logs = [read_progress(tmp_path / name).log for name in ("whole", "resumed")]
+    counts = [[entry["num_tokens"] for entry in log if "num_tokens" in entry] for log in logs]
+    assert counts[0] == counts[1] == sorted(counts[0])
 
 
 def test_it_resumes_as_no_other_method(train: Train, tmp_path: Path) -> None:

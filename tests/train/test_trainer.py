@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import Trainer
-from trl import GRPOTrainer
+from trl import GRPOTrainer, SFTTrainer
 
 from conftest import ROOT
 from mini_r1.recipe.read import parse_recipe
@@ -147,7 +147,7 @@ def test_without_skipping_all_completions_are_computed(trainer: R1Trainer, batch
     assert sum(ones["rows"]) == 9 and ones["entropy"] == pytest.approx(every["entropy"], rel=1e-6)
 
 
-# Each private name of the two modules that may have some, with the text by which TRL or transformers calls or uses it.
+# Each private name of the modules that may have some, with the text by which TRL or transformers calls or uses it.
 PRIVATE = {
     "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
     "_compute_loss": (GRPOTrainer, "self._compute_loss("),
@@ -157,6 +157,7 @@ PRIVATE = {
     "_buffered_inputs": (GRPOTrainer, "self._buffered_inputs is None"),
     "_step": (GRPOTrainer, "self._step % generate_every == 0"),
     "_get_train_sampler": (GRPOTrainer, "sampler_fn=self._get_train_sampler"),
+    "_total_train_tokens": (SFTTrainer, 'self._metrics[mode]["num_tokens"] = [self._total_train_tokens]'),
     "_run_epoch": (Trainer, "self._run_epoch("),
     "_maybe_log_save_evaluate": (Trainer, "self._maybe_log_save_evaluate("),
     "_save_checkpoint": (Trainer, "self._save_checkpoint(model, trial)"),
