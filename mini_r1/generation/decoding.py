@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from mini_r1.generation.cache import give_room
+from mini_r1.generation.distinct import distinct_prompts
 from mini_r1.generation.grouped import grouped_attention
 
 SHRINK_AT = 0.125  # share of the batch that has to have ended before it is made smaller, which copies the cache
@@ -26,12 +27,14 @@ def decode_without_ended(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    share_prompts: bool = False,
     **model_kwargs: Any,
 ) -> Tensor:
     """What `generate` calls once it has prepared everything: sampling, or greedy decoding without `do_sample`.
 
     Args:
         input_ids: prompts, left-padded, (sequences, prompt length).
+        share_prompts: read a prompt once for all the sequences that begin with it.
         model_kwargs: attention_mask of the same shape, past_key_values (an empty dynamic cache), and others of no use.
 
     Raises:
@@ -46,6 +49,18 @@ def decode_without_ended(
     texts, new = input_ids, input_ids  # of the rows still in the batch: all so far, and what the model has not read
     rows = torch.arange(len(input_ids), device=input_ids.device)  # where they belong in the output
     ended = torch.zeros_like(rows, dtype=torch.bool)
+    if share_prompts and input_ids.shape[1] > 1:
+        prompts, read, which = distinct_prompts(input_ids[:, :-1], mask[:, :-1])
+        model(
+            input_ids=prompts,
+            attention_mask=read,
+            position_ids=(read.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.batch_select_indices(which)
+        new = input_ids[:, -1:]
     finished: list[tuple[Tensor, Tensor]] = []  # (rows, texts)
     while len(rows):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]

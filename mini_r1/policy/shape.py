@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from trl import ModelConfig, get_peft_config
 
 # config.json of https://huggingface.co/Qwen/Qwen2.5-* and Qwen3-*, so that the recipes' memory is known offline, too:
@@ -142,3 +143,8 @@ def _decoder_layers(network: torch.nn.Module) -> torch.nn.ModuleList:
     if not lists:
         raise ValueError(f"{type(network).__name__} has no list of decoder layers: its memory can't be estimated")
     return max(lists, key=len)
+
+
+def keeps_every_token(config: PretrainedConfig) -> bool:
+    """Whether each layer keeps keys and values of all tokens, as those with a sliding window or a state do not."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

@@ -49,6 +49,7 @@ class Step:
     Attributes:
         micro_batch: completions that a GPU computes at a time.
         prompt, completion: their longest, in tokens.
+        shared_prompts: prompts that pass through the layers for all completions of a micro-batch; None: one for each.
         weight_bytes: of a parameter as loaded: 4 for float32, 2 for bfloat16.
         compute_bytes: of a number in a matrix product: 2 under bf16 or fp16.
         checkpointing: gradient checkpointing.
@@ -66,6 +67,7 @@ class Step:
     micro_batch: int
     prompt: int
     completion: int
+    shared_prompts: int | None = None
     weight_bytes: int = 4
     compute_bytes: int = 2
     checkpointing: bool = True
@@ -84,6 +86,12 @@ class Step:
         """The longest sequence."""
         return self.prompt + self.completion
 
+    @property
+    def computed(self) -> int:
+        """Tokens of a micro-batch that pass through the layers."""
+        prompts = self.micro_batch if self.shared_prompts is None else self.shared_prompts
+        return self.micro_batch * self.completion + prompts * self.prompt
+
 
 def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -> Step:
     """The parts of a recipe that determine memory."""
@@ -100,6 +108,7 @@ def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -
         micro_batch=micro,
         prompt=script.max_prompt_length,
         completion=int(training.max_completion_length or 0),
+        shared_prompts=_shared_prompts(script, training),
         weight_bytes=weights,
         compute_bytes=2 if mixed else weights,
         checkpointing=bool(training.gradient_checkpointing),
@@ -113,6 +122,16 @@ def step_of(script: ScriptArguments, training: GRPOConfig, model: ModelConfig) -
         on_gpu=uses_gpus(training),
         triton=uses_gpus(training),
     )
+
+
+def _shared_prompts(script: ScriptArguments, training: GRPOConfig) -> int | None:
+    """The most prompts that a micro-batch can have; None: as many as it has completions."""
+    several_updates = (training.steps_per_generation or 0) > training.gradient_accumulation_steps
+    if not script.share_prompts or several_updates:  # each of which has only some completions of a group
+        return None
+    completions, group = training.per_device_train_batch_size, int(training.num_generations or 1)
+    is_even = max(completions, group) % min(completions, group) == 0
+    return min(completions, -(-completions // group) + (not is_even))
 
 
 def training_items(shape: ModelShape, step: Step, launch: Launch, capacity: int) -> list[Item]:
@@ -189,6 +208,11 @@ def _batch_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
     trains: Phase = "forward and backward"
     kept = "a residual per layer, one layer in full" if step.checkpointing else "all layers in full"
     completions = f"{step.micro_batch} completions of {step.tokens} tokens, {kept}"
+    if step.shared_prompts is not None:
+        completions = (
+            f"{step.micro_batch} completions of {step.completion} tokens and {step.shared_prompts} prompts of "
+            f"{step.prompt}, {kept}"
+        )
     return [
         Item("activations", activations(shape, step, launch), completions, trains),
         Item("logits", logits(shape, step), "a tile of them, and the head's gradient in float32", trains),
@@ -198,7 +222,6 @@ def _batch_items(shape: ModelShape, step: Step, launch: Launch) -> list[Item]:
 
 def activations(shape: ModelShape, step: Step, launch: Launch) -> float:
     """Bytes that the backward pass needs of the forward pass, and of its own gradients in one layer."""
-    tokens = step.micro_batch * step.tokens
     attention = shape.heads * shape.head_dim
     compute = step.compute_bytes
     residual = compute if launch.engine == "deepspeed" else step.weight_bytes  # autocast leaves it as the embeddings
@@ -209,12 +232,13 @@ def activations(shape: ModelShape, step: Step, launch: Launch) -> float:
     passing = (shape.hidden * residual) + 2 * shape.intermediate * compute
     full = shape.layers if not step.checkpointing else 1
     stream = shape.layers * shape.hidden * residual if step.checkpointing else 0
-    return float(tokens * (full * kept + passing + stream))
+    return float(step.computed * (full * kept + passing + stream))
 
 
 def logits(shape: ModelShape, step: Step) -> float:
     """Bytes of the head's forward and backward: a tile of logits, and the gradients that it adds up in float32."""
-    scored = step.micro_batch * (step.completion if step.triton else step.tokens)
+    only_completions = step.triton or step.shared_prompts is not None
+    scored = step.micro_batch * (step.completion if only_completions else step.tokens)
     tile = min(scored, LOGITS_TOKENS) * min(shape.vocabulary, LOGITS_VOCABULARY) * step.compute_bytes
     copies = 1 if step.triton else 4  # without Triton, softmax and gradient are float32 tensors beside the tile
     hidden = scored * shape.hidden * (4 + step.compute_bytes)

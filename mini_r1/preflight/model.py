@@ -6,7 +6,7 @@ from transformers import PretrainedConfig
 
 from mini_r1.policy.attention import attention_implementation
 from mini_r1.policy.loading import ModelError, resolve_model
-from mini_r1.policy.shape import ModelShape, load_config, measure_shape
+from mini_r1.policy.shape import ModelShape, keeps_every_token, load_config, measure_shape
 from mini_r1.policy.weights import missing_weights
 from mini_r1.preflight.plan import Findings, Plan
 from mini_r1.program.problems import Problem, first_line
@@ -32,6 +32,10 @@ def check_model(plan: Plan, findings: Findings) -> tuple[PretrainedConfig | None
         findings.notes.append(f"the sizes below are those that {name} was published with")
     _check_length(plan, config, shape, findings)
     _check_attention(plan, findings)
+    if plan.script.share_prompts and plan.script.method == "grpo" and not keeps_every_token(config):
+        allowed = "a model whose layers keep keys and values of all tokens"
+        cause = f"layers of a {config.model_type} model have a sliding window or a state"
+        findings.problems.append(Problem("share_prompts", "true", allowed, "set share_prompts: false", cause))
     return config, shape
 
 

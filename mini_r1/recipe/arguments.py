@@ -86,6 +86,11 @@ class ScriptArguments:
         "Number of parts, sorted by completion length, in which a batch's log-probabilities are computed. More parts"
         " save padding; the loss is the same",
     )
+    share_prompts: bool = _training(
+        False,
+        "Read a prompt once for all of its completions in the loss, and where transformers generates. The gradient is"
+        " the same. Saves most where prompts are long; not with gradient_checkpointing",
+    )
     skip_zero_advantage: bool = _training(
         False,
         "Leave completions with an advantage of 0 (those of a group with equal rewards) out of forward and backward."

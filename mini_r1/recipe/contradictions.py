@@ -27,11 +27,12 @@ def find_contradictions(script: ScriptArguments, training: GRPOConfig, model: Mo
         found = (_check_precision(training, model), *_check_best(script, training))
         return [problem for problem in found if problem]
     skipping = _check_skipping(training) if script.skip_zero_advantage else None
+    sharing = _check_sharing(training) if script.share_prompts else None
     weights = _check_weights(training) if script.skip_old_logps else None
     resampling = _check_resampling(script, training) if script.resample_uniform_groups else None
     losses = _check_losses(training, model)
     best = _check_best(script, training)
-    found = (_check_precision(training, model), losses, skipping, weights, resampling, *best)
+    found = (_check_precision(training, model), losses, skipping, sharing, weights, resampling, *best)
     return [problem for problem in found if problem]
 
 
@@ -96,6 +97,19 @@ def _check_skipping(training: GRPOConfig) -> Problem | None:
             cause = f"{name} is {shown(value)}, which takes every completion"
             fix = f"set {name}: {shown(allowed)}, or skip_zero_advantage: false"
             return Problem("skip_zero_advantage", "true", f"{name}: {shown(allowed)} with it", fix, cause)
+    return None
+
+
+def _check_sharing(training: GRPOConfig) -> Problem | None:
+    """What would not leave keys and values of a prompt for its completions."""
+    causes = {
+        "gradient_checkpointing": "which computes layers again, without the keys and values of a prompt",
+        "use_liger_kernel": "whose loss calls the model by itself",
+    }
+    for name, why in causes.items():
+        if getattr(training, name):
+            fix = f"set {name}: false, or share_prompts: false"
+            return Problem("share_prompts", "true", f"{name}: false with it", fix, f"{name} is true, {why}")
     return None
 
 

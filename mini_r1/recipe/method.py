@@ -21,8 +21,8 @@ def _names(kind: Any) -> frozenset[str]:
 SHARED = (_names(GRPOConfig) & _names(SFTConfig)) - {"loss_type", "remove_unused_columns"}
 LENGTHS_AND_PROMPTS = {"max_completion_length", "chat_template_kwargs"}
 OWN_IDLE = {
-    *("reward_funcs", "length_buckets", "skip_zero_advantage", "skip_old_logps", "resample_uniform_groups"),
-    *("vllm_gpus", "vllm_server_args", "vllm_request_timeout", "samples_per_step"),
+    *("reward_funcs", "length_buckets", "share_prompts", "skip_zero_advantage", "skip_old_logps"),
+    *("resample_uniform_groups", "vllm_gpus", "vllm_server_args", "vllm_request_timeout", "samples_per_step"),
 }
 IDLE_IN_SFT = (_names(GRPOConfig) - SHARED - LENGTHS_AND_PROMPTS - {"remove_unused_columns"}) | OWN_IDLE
 # What the rooms around the trainer then read of the idle keys.

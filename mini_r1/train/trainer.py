@@ -8,6 +8,8 @@ tests/train/test_trainer.py has them in a table, and fails when one of them move
   Here each batch is cut to its own longest completion; and where the recipe asks for `length_buckets`, its rows are
   sorted by length and computed in so many parts, each only as wide as it must be: the same loss and the same gradient,
   in less time. benchmarks/results/step.md has the gain.
+* Prompts: where the recipe asks for `share_prompts`, each is read once for all of its completions
+  (`mini_r1.train.shared_prompts`).
 * What vLLM wrote: how much of it TRL lets count is logged; and where the recipe asks for `skip_old_logps`, its weights
   are made of the log-probabilities of the loss, without a pass of their own (`mini_r1.train.sample_weights`).
 * Dynamic sampling: where the recipe asks for it, groups that teach nothing are replaced (`mini_r1.train.resampling`).
@@ -55,6 +57,7 @@ from mini_r1.train.sample_weights import (
     warning,
 )
 from mini_r1.train.samples import SampleRecorder
+from mini_r1.train.shared_prompts import SharedPrompts, by_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
     Attributes:
         length_buckets: parts that a batch is computed in, by length of completion; 1 only cuts off common padding.
         skip_zero_advantage: whether the loss leaves out completions that have an advantage of 0.
+        share_prompts: whether a prompt is read once for all of its completions, in the loss and in `generate`.
         skip_old_logps: whether the loss itself weighs what vLLM wrote, where that is of the policy as it is.
         resample_uniform_groups: how often a generation's groups with equal rewards are tried to be replaced.
         unrecorded: makes a context in which no samples are kept.
@@ -72,6 +76,7 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
 
     length_buckets = 1
     skip_zero_advantage = False
+    share_prompts = False
     skip_old_logps = False
     resample_uniform_groups = 0
     unrecorded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -79,6 +84,7 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
     _learned: Tensor | None = None  # (batch,), while a loss is computed: which completions add to its gradient
     _to_weigh: dict[str, Any] | None = None  # while a loss is computed: its inputs, if they still have no weights
     _weights: WeightsInLoss | None = None  # since the last update
+    _buffered_inputs: Any  # of a generation, typed as None by TRL
     processing_class: Any  # a tokenizer, and the next a number: typed otherwise by transformers
     num_generations: Any
 
@@ -92,6 +98,9 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
         order = lengths.argsort(descending=True)
         if self._learned is not None:
             order = rows_to_compute(order, self._learned, at_least=self.length_buckets)
+        prompt_length = input_ids.shape[1] - logits_to_keep
+        if self.share_prompts and prompt_length > 1:
+            model = SharedPrompts(model, input_ids[order, :prompt_length], attention_mask[order, :prompt_length])
         logps, entropies = [], []
         for part in order.tensor_split(self.length_buckets):
             if not len(part):
@@ -141,6 +150,15 @@ class R1Trainer(OrderlyTrainer, GRPOTrainer):
         self._log_lost(found.pop(metric_name(self.args)))
         for name, value in found.items():
             self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """As in TRL; where prompts are shared, the completions of one are trained on together."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.share_prompts and self._buffered_inputs is not before:
+            self._buffered_inputs = by_prompt(self._buffered_inputs, self.args.gradient_accumulation_steps)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """As in TRL; in training, the recipe may have groups with equal rewards replaced."""
@@ -309,7 +327,9 @@ def build_trainer(
     trainer.prepare(model, SolveRateProgress())
     trainer.length_buckets = script.length_buckets
     trainer.skip_zero_advantage, trainer.skip_old_logps = script.skip_zero_advantage, script.skip_old_logps
+    trainer.share_prompts = script.share_prompts
     trainer.resample_uniform_groups, trainer.unrecorded = script.resample_uniform_groups, recorder.pause
     if not is_deepspeed_zero3_enabled():  # there, all processes must run the model equally often
-        trainer.generate_with(custom_generate=decode_without_ended)
+        decode = functools.partial(decode_without_ended, share_prompts=script.share_prompts)
+        trainer.generate_with(custom_generate=decode)
     return trainer

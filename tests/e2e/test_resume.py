@@ -123,13 +123,14 @@ def test_a_cold_start_over_two_processes_equals_an_unbroken_one_too(tmp_path: Pa
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("shares", ["false", "true"])
 @pytest.mark.parametrize("name", LAUNCHES)
-def test_skipped_completions_change_no_gradient_over_two_processes(
-    name: str, unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]
+def test_savings_change_no_gradient_over_two_processes(
+    name: str, shares: str, unbroken: dict[str, Path], tmp_path: Path, small_arguments: list[str]
 ) -> None:
     """The first step's loss and gradient, where each process has its own number of completions to learn from."""
-    skipping = [*HALF, "--skip_zero_advantage", "true", "--max_steps", "1"]
-    status, output = finish(launch(LAUNCHES[name], small_arguments, tmp_path, *skipping))
+    saving = [*HALF, "--skip_zero_advantage", "true", "--share_prompts", shares, "--max_steps", "1"]
+    status, output = finish(launch(LAUNCHES[name], small_arguments, tmp_path, *saving))
     assert status == 0, output
     equal = points(read_log(tmp_path / "trainer_state.json"), "frac_reward_zero_std")[1]
     assert 0 < equal < 1  # there was something to skip, and something to learn from

@@ -1,5 +1,6 @@
 """Decoding that drops ended sequences: the same tokens as transformers' own loop, the same distribution, less work."""
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -80,6 +81,25 @@ def test_ended_sequences_are_not_computed_on(model: Any, prompts: dict[str, torc
     lengths = (output[:, prompts["input_ids"].shape[1] :] != model.config.pad_token_id).sum(1)
     assert sizes[0] == len(PUZZLES)
     assert sum(sizes) == lengths.sum()
+
+
+def test_a_prompt_of_several_sequences_is_read_once(model: Any, prompts: dict[str, torch.Tensor]) -> None:
+    """The same tokens, of which those of a prompt pass through the layers once, but for its last one."""
+    which = torch.tensor([2, 1, 1, 0, 2, 1])
+    several = {name: value[which] for name, value in prompts.items()}
+    tokens: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    decoded = []
+    for shares in (False, True):
+        decode = functools.partial(decode_without_ended, share_prompts=shares)
+        decoded.append(model.generate(**several, do_sample=False, max_new_tokens=100, custom_generate=decode))
+        if not shares:
+            tokens.clear()
+    hook.remove()
+    assert torch.equal(*decoded)
+    assert tokens[:2] == [3 * (several["input_ids"].shape[1] - 1), len(which)]
 
 
 def test_keys_and_values_stay_in_their_place(model: Any, prompts: dict[str, torch.Tensor]) -> None:

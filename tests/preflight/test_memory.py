@@ -6,10 +6,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
-from conftest import ROOT, TINY_BASE
+from conftest import ROOT, TINY_BASE, TINY_RECIPE
 from mini_r1.machine.launch import Launch
 from mini_r1.policy.shape import ModelShape, load_config, measure_shape, published_config
-from mini_r1.preflight.memory import Item, Step, peak, server_items, training_items
+from mini_r1.preflight.memory import Item, Step, peak, server_items, step_of, training_items
 from mini_r1.recipe.read import read_recipe
 
 GB = 10**9
@@ -104,6 +104,30 @@ def test_activations_grow_with_the_batch_and_the_length(shape: ModelShape) -> No
 
     assert size(replace(STEP, micro_batch=16)) == pytest.approx(2 * size(STEP))
     assert size(replace(STEP, completion=2 * 1280 - 256)) == pytest.approx(2 * size(STEP))
+
+
+def test_a_shared_prompt_is_counted_once(shape: ModelShape) -> None:
+    def found(step: Step) -> dict[str, float]:
+        return sizes(training_items(shape, replace(step, triton=False), zero(3), 0))
+
+    shared = replace(STEP, shared_prompts=1)
+    saved = STEP.prompt * (STEP.micro_batch - 1)
+    share = 1 - saved / (STEP.micro_batch * STEP.tokens)
+    assert found(shared)["activations"] == pytest.approx(share * found(STEP)["activations"])
+    assert found(shared)["logits"] < found(STEP)["logits"]  # the head sees no prompts
+
+
+@pytest.mark.parametrize(
+    ("completions", "group", "updates", "prompts"),
+    [(8, 8, 1, 1), (4, 8, 1, 1), (16, 8, 1, 2), (12, 8, 1, 3), (8, 8, 2, None), (3, 8, 1, 2)],
+)
+def test_a_micro_batch_has_the_prompts_of_its_groups(
+    completions: int, group: int, updates: int, prompts: int | None
+) -> None:
+    values = {"per_device_train_batch_size": completions, "num_generations": group, "gradient_accumulation_steps": 8}
+    flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    several = ["--steps_per_generation", str(8 * updates), "--share_prompts", "true"]
+    assert step_of(*read_recipe(["--config", str(TINY_RECIPE), *flags, *several])).shared_prompts == prompts
 
 
 def test_a_sleeping_vllm_counts_only_while_it_generates(shape: ModelShape) -> None:

@@ -64,6 +64,17 @@ def test_the_tiny_recipe_is_ready() -> None:
     assert "\n" not in report.verdict()
 
 
+def test_prompts_can_be_shared_only_in_layers_that_keep_every_token(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(TINY_BASE, tmp_path / "model"))
+    assert names(check(share_prompts=True, model_name_or_path=model)) == []
+    config = json.loads((model / CONFIG).read_text())
+    window = {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["sliding_attention"] * 4}
+    (model / CONFIG).write_text(json.dumps(config | window))
+    assert names(check(share_prompts=False, model_name_or_path=model)) == []
+    (problem,) = check(share_prompts=True, model_name_or_path=model).problems
+    assert problem.name == "share_prompts" and "qwen3" in str(problem) and "share_prompts: false" in problem.fix
+
+
 def test_the_table_has_every_section() -> None:
     titles = " ".join(title for title, _ in check(seconds_per_step=3).sections)
     for word in ("Batch", "Machine", "Memory", "Disk", "Prompts", "Time"):

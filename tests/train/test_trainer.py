@@ -151,6 +151,7 @@ def test_without_skipping_all_completions_are_computed(trainer: R1Trainer, batch
 PRIVATE = {
     "_get_per_token_logps_and_entropies": (GRPOTrainer, "self._get_per_token_logps_and_entropies("),
     "_compute_loss": (GRPOTrainer, "self._compute_loss("),
+    "_prepare_inputs": (GRPOTrainer, "self._buffered_inputs = ["),
     "_generate_and_score_completions": (GRPOTrainer, "self._generate_and_score_completions("),
     "_logs": (GRPOTrainer, 'self._logs["prompt"].extend('),
     "_metrics": (GRPOTrainer, "self._metrics[mode]"),
@@ -226,7 +227,8 @@ def test_training_uses_it(train: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_savings_of_a_recipe_reach_the_trainer(small_arguments: list[str], tmp_path: Path) -> None:
     """Each of them leaves results as they are, so that nothing else would show that it was lost on the way."""
-    savings = {"length_buckets": 3, "skip_zero_advantage": True, "skip_old_logps": True, "resample_uniform_groups": 2}
+    switches = dict.fromkeys(("share_prompts", "skip_zero_advantage", "skip_old_logps"), True)
+    savings = {**switches, "length_buckets": 3, "resample_uniform_groups": 2}
     flags = [text for name, value in savings.items() for text in (f"--{name}", str(value))]
     recipe = parse_recipe([*small_arguments, *flags, "--output_dir", str(tmp_path), "--report_to", "none"])
     trainer = build_trainer(*recipe, SampleRecorder(tmp_path, per_step=0))
