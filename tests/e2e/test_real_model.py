@@ -31,6 +31,7 @@ FEW: dict[str, Any] = {
     "eval_strategy": "no",
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
+    "num_iterations": 2,
     "num_generations": 2,
     "max_completion_length": 24,
     "report_to": "none",

@@ -168,6 +168,12 @@ TABLE: dict[str, How] = {
     f"{SFT} --use_cpu false --bf16 true --tf32 true --per_device_train_batch_size 32 --max_steps 240 --eval_strategy no": How(
         "not run", "needs a GPU; the recipe itself is run on the CPU"
     ),
+    f"{SFT} --output_dir runs/smollm2-135m-sft-240 --max_steps 240 --eval_steps 120 --save_steps 40": How(
+        "dry run", more=f"{IN_A_DRY_RUN} {LONG_ENOUGH}", shows=READY
+    ),
+    f"python scripts/run_r1_grpo.py --config {SMALL_MODEL} --model_name_or_path runs/smollm2-135m-sft-240 "
+    "--output_dir runs/smollm2-135m-grpo-3 --learning_rate 4e-5 --num_iterations 1 --reward_weights 0.1 1.0 "
+    "--scale_rewards batch --max_steps 60 --save_steps 5": How("dry run", more=IN_A_DRY_RUN, shows=READY),
     f"python scripts/run_r1_grpo.py --config {SMALL_MODEL}": How(
         "shortened", "a step", more=f"{ONE_STEP} --max_completion_length 16", shows="model saved in", first=SFT
     ),
@@ -206,6 +212,10 @@ TABLE: dict[str, How] = {
     "python benchmarks/step.py --model runs/aha-seed42": How(
         "not run",
         "TRL's own steps take minutes on one thread; tests/repository/test_step_benchmark.py takes small ones",
+    ),
+    "python benchmarks/shared_prompts.py": How(
+        "not run",
+        "takes minutes on one thread; tests/repository/test_shared_prompts_benchmark.py runs it on a small model",
     ),
     "PYTHONPATH=tests/vllm_cpu TORCH_COMPILE_DISABLE=1 VLLM_CPU_KVCACHE_SPACE=1 python benchmarks/step.py "
     "--model runs/aha-seed42 --vllm": How(
