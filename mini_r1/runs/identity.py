@@ -75,9 +75,9 @@ HARMLESS = _keys("""
     log_unique_prompts log_completions_hub_repo push_to_hub hub_model_id hub_strategy hub_private_repo
     hub_always_push hub_revision
     # how the same numbers are computed
-    length_buckets skip_zero_advantage skip_old_logps attn_implementation gradient_checkpointing
-    gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_liger_kernel
-    liger_kernel_config use_cache torch_empty_cache_steps pad_to_multiple_of full_determinism use_cpu
+    length_buckets share_prompts skip_zero_advantage skip_old_logps attn_implementation
+    gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode
+    use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps pad_to_multiple_of full_determinism use_cpu
     trust_remote_code cache_implementation
     ds3_gather_for_generation use_transformers_continuous_batching transformers_continuous_batching_config
     use_transformers_paged dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
