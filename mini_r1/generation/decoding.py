@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from mini_r1.generation.cache import give_room
 from mini_r1.generation.distinct import distinct_prompts
@@ -50,29 +50,12 @@ def decode_without_ended(
     rows = torch.arange(len(input_ids), device=input_ids.device)  # where they belong in the output
     ended = torch.zeros_like(rows, dtype=torch.bool)
     if share_prompts and input_ids.shape[1] > 1:
-        prompts, read, which = distinct_prompts(input_ids[:, :-1], mask[:, :-1])
-        model(
-            input_ids=prompts,
-            attention_mask=read,
-            position_ids=(read.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache.batch_select_indices(which)
+        _read_prompts(model, input_ids[:, :-1], mask[:, :-1], cache)
         new = input_ids[:, -1:]
     finished: list[tuple[Tensor, Tensor]] = []  # (rows, texts)
     while len(rows):
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
-        outputs = model(
-            input_ids=new,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        scores = cast(Any, logits_processor)(texts, outputs.logits[:, -1].float())
+        logits = _read(model, new, mask, cache)
+        scores = cast(Any, logits_processor)(texts, logits.float())
         if not scores.amax(-1).isfinite().all():  # on a GPU, sampling from these would end the whole process
             raise FloatingPointError("the policy's probabilities are not finite (NaN or infinite)")
         chosen = torch.multinomial(scores.softmax(-1), 1) if generation_config.do_sample else scores.argmax(-1, True)
@@ -89,3 +72,23 @@ def decode_without_ended(
     for where, text in finished:
         output[where, : text.shape[1]] = text
     return output
+
+
+def _read(model: PreTrainedModel, new: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    """Let the model read new tokens, (rows, tokens); the logits after the last of them, (rows, vocabulary)."""
+    outputs = model(
+        input_ids=new,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return cast(Tensor, outputs.logits[:, -1])
+
+
+def _read_prompts(model: PreTrainedModel, prompts: Tensor, mask: Tensor, cache: Cache) -> None:
+    """Fill an empty cache with the prompts of all rows, of which each is read once."""
+    distinct, counted, which = distinct_prompts(prompts, mask)
+    _read(model, distinct, counted, cache)
+    cache.batch_select_indices(which)

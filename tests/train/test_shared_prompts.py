@@ -1,6 +1,7 @@
 """Prompts that are read once for a group: log-probabilities, entropies and gradients are TRL's."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from helpers.loss_inputs import log_probabilities_of_trl, loss_inputs
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.train.samples import SampleRecorder
 from mini_r1.train.trainer import R1Trainer, build_trainer
@@ -48,20 +50,9 @@ def learn(trainer: R1Trainer, batch: dict[str, Any], advantages: list[float], ou
     hook = model.register_forward_pre_hook(
         lambda module, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    inputs = {
-        "prompt_ids": ids[:, :PROMPT],
-        "prompt_mask": mask[:, :PROMPT],
-        "completion_ids": ids[:, PROMPT:],
-        "completion_mask": mask[:, PROMPT:],
-        "advantages": torch.tensor(advantages),
-        "num_items_in_batch": mask[:, PROMPT:].sum(),
-    }
+    inputs = loss_inputs(batch, PROMPT, advantages)
     trainer.current_gradient_accumulation_steps = 1
-    with pytest.MonkeyPatch.context() as patch:
-        if not ours:
-            name = "_get_per_token_logps_and_entropies"
-            patch.setattr(R1Trainer, name, getattr(GRPOTrainer, name))
+    with log_probabilities_of_trl() if not ours else nullcontext():
         loss = trainer._compute_loss(model, inputs)
     loss.backward()
     hook.remove()

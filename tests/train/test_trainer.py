@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import Trainer
 from trl import GRPOTrainer, SFTTrainer
 
 from conftest import ROOT
+from helpers.loss_inputs import log_probabilities_of_trl, loss_inputs
 from mini_r1.recipe.read import parse_recipe
 from mini_r1.train.sample_weights import WeightsInLoss, to_log
 from mini_r1.train.samples import SampleRecorder
@@ -99,19 +101,8 @@ def learn(trainer: R1Trainer, batch: dict[str, Any], advantages: list[float], sk
     )
     trainer.current_gradient_accumulation_steps, trainer.length_buckets = 1, 1 if skip is None else 2
     trainer.skip_zero_advantage = bool(skip)
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    inputs = {
-        "prompt_ids": ids[:, :PROMPT],
-        "prompt_mask": mask[:, :PROMPT],
-        "completion_ids": ids[:, PROMPT:],
-        "completion_mask": mask[:, PROMPT:],
-        "advantages": torch.tensor(advantages),
-        "num_items_in_batch": mask[:, PROMPT:].sum(),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        if skip is None:
-            name = "_get_per_token_logps_and_entropies"
-            patch.setattr(R1Trainer, name, getattr(GRPOTrainer, name))
+    inputs = loss_inputs(batch, PROMPT, advantages)
+    with log_probabilities_of_trl() if skip is None else nullcontext():
         loss = trainer._compute_loss(model, inputs)
     loss.backward()
     hook.remove()
